@@ -1,0 +1,90 @@
+"""Devices, meshes and host/device traffic: the one module that holds version-dependent or multi-process jax calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, FOLD = "data", "fold"
+
+
+def make_mesh(axis: str) -> Mesh:
+    """A one-dimensional mesh over all devices. Axes are Auto: Linen's partitioning needs them so."""
+    return jax.make_mesh((jax.device_count(),), (axis,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The leading axis is divided over the mesh."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Global arrays from host arrays of which every process holds the whole."""
+
+    def one(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = one(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(one, tree)
+
+
+def put_local(tree: Any, sharding: NamedSharding) -> Any:
+    """Global arrays from each process's own slice of the leading axis."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Numpy copies of global arrays, whole on every process."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, jax.device_get(tree))
+    return jax.tree.map(lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), tree)
+
+
+def per_device(function: Callable[..., Any], mesh: Mesh, split_arguments: tuple[bool, ...]) -> Callable[..., Any]:
+    """`function` on each device's own slice, without collectives; outputs are split along their leading axis.
+
+    Args:
+      function: called with the local slices.
+      mesh: one-dimensional.
+      split_arguments: for each argument, whether its leading axis is divided (else it is replicated).
+    """
+    axis = PartitionSpec(mesh.axis_names[0])
+    in_specs = tuple(axis if s else PartitionSpec() for s in split_arguments)
+    # check_vma=False: scans with a fresh zero carry (recurrent networks) would be refused otherwise.
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=axis, check_vma=False)
+
+
+def is_writer() -> bool:
+    """Whether this process writes logs, tables and reports."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class Preemption:
+    """Asks whether the run should stop (SIGTERM to any process); all processes hear the same answer at the same call."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def reached(self) -> bool:
+        """To be called equally often by all processes."""
+        self._calls += 1
+        return bool(multihost_utils.reached_preemption_sync_point(self._calls))
