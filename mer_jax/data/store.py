@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
 import flax.struct
 import jax
+import numpy as np
+
+from mer_jax.data import frames as frames_lib
+from mer_jax.data.clips import AU_SLOTS, MODALITIES, N_LANDMARKS, ClipTable
+from mer_jax.data.source import ClipSource
+from mer_jax.errors import UserError
+from mer_jax.progress import Progress
+
+EXTENTS = ("whole", "onset_offset")
+_POSITIONS = ("onset", "apex", "offset", "true_onset", "true_apex", "true_offset")
 
 
 @flax.struct.dataclass
@@ -37,3 +52,150 @@ class ClipStore:
     action_units: jax.Array
     landmarks: jax.Array
     motion: dict[str, jax.Array]
+
+
+class StoreNeeds(Protocol):
+    """What a system wants to find in the store (`systems.base.Needs` is one)."""
+
+    @property
+    def size(self) -> int:
+        """Side of the stored frames in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """3 (colour) or 1 (grey)."""
+
+    @property
+    def landmarks(self) -> bool:
+        """Whether landmarks are stored."""
+
+
+def cut(table: ClipTable, extent: str = "whole", margin: int = 0) -> tuple[ClipTable, np.ndarray]:
+    """The part of each clip that a store keeps.
+
+    Args:
+      table: facts of whole clips.
+      extent: `whole`, or `onset_offset`: from onset to offset with `margin` frames on both sides where there are any.
+      margin: frames kept on both sides of `onset_offset`.
+
+    Returns:
+      the table of the parts (lengths and positions count from the part's first frame), and int32 [n], the position
+      of that frame in the whole clip.
+
+    Raises:
+      ValueError: unknown extent or negative margin.
+    """
+    if extent not in EXTENTS or margin < 0:
+        raise ValueError(f"extent is one of {EXTENTS} with a margin >= 0; found {extent!r}, {margin}")
+    if extent == "whole":
+        return table, np.zeros(len(table), np.int32)
+    first = np.maximum(table["onset"] - margin, 0).astype(np.int32)
+    last = np.minimum(table["offset"] + margin, table["length"] - 1)
+    columns = dict(table.columns)
+    columns["length"] = (last - first + 1).astype(np.int32)
+    for name in _POSITIONS:
+        moved = np.clip(table[name] - first, 0, columns["length"] - 1)
+        columns[name] = np.where(table[name] < 0, -1, moved).astype(np.int32)
+    return ClipTable(columns), first
+
+
+def store_bytes(table: ClipTable, needs: StoreNeeds, extent: str = "whole", margin: int = 0) -> int:
+    """Memory of the store of these clips in bytes, motion targets left out; nothing is read."""
+    part, _ = cut(table, extent, margin)
+    frames = int(part["length"].sum(dtype=np.int64))
+    a_frame = needs.size * needs.size * needs.channels + (N_LANDMARKS * 2 * 4 if needs.landmarks else 0)
+    return frames * a_frame + len(table) * (8 * 4 + AU_SLOTS)
+
+
+def build_store(
+    source: ClipSource,
+    rows: np.ndarray,
+    needs: StoreNeeds,
+    labels: np.ndarray,
+    *,
+    fit: str = "crop",
+    extent: str = "whole",
+    margin: int = 0,
+    motion: Mapping[str, np.ndarray] | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+    threads: int | None = None,
+) -> tuple[ClipStore, ClipTable]:
+    """Reads clips into a store.
+
+    Args:
+      source: where the clips are.
+      rows: the clips wanted: positions in `source.table`, or a boolean mask over it.
+      needs: frame size, channels, landmarks.
+      labels: int32, the class of each of the wanted clips, -1 where a clip has none.
+      fit: how a frame that is not square becomes one: `crop`, `pad` or `stretch`, see `frames.square`.
+      extent: `whole` clips, or `onset_offset` to save memory.
+      margin: frames kept on both sides of `onset_offset`.
+      motion: motion targets of the wanted clips by name, stored as they are; they can be added later with
+        `store.replace(motion=...)`.
+      sharding: where the arrays are placed; None for JAX's default device.
+      threads: threads that decode; None for one a core.
+
+    Returns:
+      the store, and the table of its clips: same order, positions and lengths as stored.
+
+    Raises:
+      UserError: a frame cannot be decoded, or a clip's modality cannot be brought to `needs.channels`.
+    """
+    rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, np.int64)
+    labels = np.asarray(labels, np.int32)
+    if labels.shape != rows.shape:
+        raise ValueError(f"one label a clip: {len(rows)} clips, labels of shape {labels.shape}")
+    _check_modalities(source.table.select(rows), needs)
+    table, first = cut(source.table.select(rows), extent, margin)
+    ends = np.cumsum(table["length"], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if total > np.iinfo(np.int32).max:
+        raise UserError(f"{total} frames do not fit into one store; choose fewer clips")
+    start = (ends - table["length"]).astype(np.int32)
+    frames = np.empty((total, needs.size, needs.size, needs.channels), np.uint8)
+    landmarks = np.empty((total if needs.landmarks else 0, N_LANDMARKS, 2), np.float32)
+
+    def fill(k: int) -> None:
+        row, begin, length = int(rows[k]), int(start[k]), int(table["length"][k])
+        height, width, _ = source.shapes[row]
+        way = frames_lib.square(int(height), int(width), needs.size, fit)
+        for t in range(length):
+            frame = source.frame(row, int(first[k]) + t)
+            frames[begin + t] = way.image(frames_lib.with_channels(frame, needs.channels))
+        if needs.landmarks:
+            landmarks[begin : begin + length] = way.points(source.landmarks(row)[first[k] : first[k] + length])
+
+    workers = threads or os.cpu_count() or 1
+    with Progress("decoding clips", len(rows), "clips") as progress:
+        pool = concurrent.futures.ThreadPoolExecutor(workers)
+        try:
+            for _ in pool.map(fill, range(len(rows))):
+                progress.advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    modality = np.array([MODALITIES.index(m) for m in table["modality"]], np.int32)
+    arrays = {
+        "frames": frames,
+        "start": start,
+        "length": table["length"],
+        "fps": table["fps"],
+        "onset": table["onset"],
+        "apex": table["apex"],
+        "offset": table["offset"],
+        "modality": modality,
+        "label": labels,
+        "action_units": table["action_units"],
+        "landmarks": landmarks,
+        "motion": dict(motion or {}),
+    }
+    return ClipStore(**jax.device_put(arrays, sharding)), table
+
+
+def _check_modalities(table: ClipTable, needs: StoreNeeds) -> None:
+    flow = table["modality"] == "flow_strain"
+    if flow.any() and needs.channels != 3:
+        raise UserError(
+            f"clip {table['clip'][flow][0]} holds flow and strain, which cannot be brought to {needs.channels} "
+            "channel(s); choose a system that reads 3 channels, or leave these clips out"
+        )
