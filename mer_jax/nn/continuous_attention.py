@@ -1,0 +1,68 @@
+"""Residual block with a spatial attention map that is passed on from stage to stage (MMNet, IJCAI 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class ConvNorm(nn.Module):
+    """Bias-free convolution with symmetric padding, then BatchNorm, [B, H, W, C] -> [B, H/s, W/s, features]."""
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+        pad = self.kernel // 2
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            self.stride,
+            padding=((pad, pad), (pad, pad)),
+            use_bias=False,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+
+
+class ContinuousAttentionBlock(nn.Module):
+    """CA block of MMNet.
+
+    y = ReLU(BN(conv1x1(ReLU(BN(conv3x3_s(x))))) + shortcut(x)), shortcut = BN(conv1x1_s(x)) where stride or width
+    changes, else x. Map a = sigmoid(BN(conv1x1([mean_c y; max_c y]))), times MaxPool3x3_s(previous map) where there
+    is one. All convolutions are bias-free.
+
+    Attributes:
+      features: output channels F.
+      stride: 1 or 2.
+      dtype: compute type.
+    """
+
+    features: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, previous: jax.Array | None = None, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """x [B, H, W, C], previous map [B, H, W, 1] -> (y * a [B, H/s, W/s, F], a [B, H/s, W/s, 1])."""
+        y = nn.relu(ConvNorm(self.features, 3, self.stride, dtype=self.dtype, name="conv_1")(x, train))
+        y = ConvNorm(self.features, 1, dtype=self.dtype, name="conv_2")(y, train)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = ConvNorm(self.features, 1, self.stride, dtype=self.dtype, name="shortcut")(x, train)
+        y = nn.relu(y + x)
+        summary = jnp.concatenate([y.mean(axis=-1, keepdims=True), y.max(axis=-1, keepdims=True)], axis=-1)
+        attention = nn.sigmoid(ConvNorm(1, 1, dtype=self.dtype, name="map")(summary, train))
+        if previous is not None:
+            strides = (self.stride, self.stride)
+            attention = attention * nn.max_pool(previous, (3, 3), strides, padding=((1, 1), (1, 1)))
+        return y * attention, attention
