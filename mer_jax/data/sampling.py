@@ -6,7 +6,7 @@ Positions count frames of a clip from 0. Everything here takes and returns scala
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,21 @@ import numpy as np
 from mer_jax.errors import UserError
 
 Extent = Literal["onset_offset", "onset_apex", "whole"]
+Position = TypeVar("Position", jax.Array, np.ndarray)  # traced on the device, or columns of a table on the host
 
 
-def known_apex(onset: jax.Array, apex: jax.Array, offset: jax.Array) -> jax.Array:
-    """The apex, or the middle of onset and offset where it is unknown (-1); int32.
+def known_apex(onset: Position, apex: Position, offset: Position) -> Position:
+    """The apex, or the middle of onset and offset where it is unknown (-1).
 
     The result table counts such clips by `apex_source`, so the stand-in never passes for an annotation.
     """
-    return jnp.where(apex < 0, (onset + offset) // 2, apex).astype(jnp.int32)
+    return apex + (apex < 0) * ((onset + offset) // 2 - apex)
 
 
 def extent(
-    which: Extent, onset: jax.Array, apex: jax.Array, offset: jax.Array, length: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """First and last position (both included) of a clip's part.
+    which: Extent, onset: Position, apex: Position, offset: Position, length: Position
+) -> tuple[Position, Position]:
+    """First and last position (both included) of a clip's part; for traced scalars and for columns of a table.
 
     Args:
       which: `onset_offset`, `onset_apex` (the middle stands in for an unknown apex) or `whole`.
@@ -38,13 +39,13 @@ def extent(
       length: number of frames of the clip.
 
     Returns:
-      (first, last), int32.
+      (first, last), whole numbers.
 
     Raises:
       ValueError: another value of `which`.
     """
     if which == "whole":
-        return jnp.zeros_like(length), length - 1
+        return length * 0, length - 1
     if which == "onset_offset":
         return onset, offset
     if which == "onset_apex":
@@ -121,8 +122,9 @@ def require_fps(view: str, clips: Sequence[str] | np.ndarray, fps: np.ndarray) -
     """
     unknown = np.flatnonzero(~(np.asarray(fps) > 0))
     if len(unknown):
+        first = str(clips[unknown[0]])
         raise UserError(
-            f"{view} counts in milliseconds, but clip {clips[unknown[0]]!r} (and {len(unknown) - 1} more) has no known "
+            f"{view} counts in milliseconds, but clip {first!r} (and {len(unknown) - 1} more) has no known "
             "frame rate; expected: frames a second > 0. Build the dataset with its fps, or choose a view by frame count"
         )
 
