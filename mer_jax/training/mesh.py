@@ -79,7 +79,7 @@ def barrier(name: str) -> None:
 
 
 class Preemption:
-    """Asks whether the run should stop (SIGTERM to any process); all processes hear the same answer at the same call."""
+    """Asks whether the run should stop (SIGTERM to any process); all processes hear the same answer."""
 
     def __init__(self) -> None:
         self._calls = 0

@@ -1,0 +1,110 @@
+"""What a run says while it works: progress lines, `log.jsonl`, TensorBoard events; and the finiteness guard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mer_jax.errors import NonFiniteError
+
+
+class Monitor:
+    """Writes one line a look. Only the writing process creates files and prints; the others stay silent.
+
+    Args:
+      workdir: where `log.jsonl` and the TensorBoard events go.
+      writer: whether this process writes.
+    """
+
+    def __init__(self, workdir: Path, writer: bool = True) -> None:
+        self._writer = writer
+        self._log = None
+        if writer:
+            from tensorboardX import SummaryWriter  # only a writing process needs it
+
+            self._log = open(workdir / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+            self._board = SummaryWriter(str(workdir), max_queue=100)
+        self._printed = 0.0
+
+    def look(self, stage: str, seed: int, step: int, metrics: Mapping[str, float], **where: Any) -> None:
+        """Records the metrics of a look; `where` adds fields such as the fold."""
+        if self._log is None:
+            return
+        line = {"stage": stage, "seed": seed, "step": step, **where, **{k: _number(v) for k, v in metrics.items()}}
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+        prefix = "/".join([stage, f"seed{seed}", *map(str, where.values())])
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{prefix}/{name}", value, step)
+
+    def say(self, text: str) -> None:
+        """Prints a line at once."""
+        if self._writer:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, text: str, every: float = 2.0) -> None:
+        """Prints a line of progress, at most one in `every` seconds."""
+        if self._writer and time.monotonic() - self._printed >= every:
+            self._printed = time.monotonic()
+            self.say(text)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if self._log is not None:
+            self._log.close()
+            self._board.close()
+
+
+class Rate:
+    """Rate and time left of a long loop, from what this process has done so far."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total, self._start_count, self._count = total, done, done
+        self._start = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """`done` units of work are finished in all."""
+        self._count = done
+
+    @property
+    def per_second(self) -> float:
+        """Units a second."""
+        return (self._count - self._start_count) / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def left(self) -> str:
+        """Time left, as m:ss."""
+        if self._count == self._start_count:
+            return "?"
+        return clock((self._total - self._count) / self.per_second)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def check_finite(metrics: Mapping[str, Any], where: str) -> None:
+    """Stops at the first number that is not finite.
+
+    Raises:
+      NonFiniteError: names the term and the place.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(float(value)):
+            raise NonFiniteError(
+                f"{name} became {float(value)} in {where}; the last good checkpoint is kept. "
+                "Lower the learning rate, set clip_norm, or run in float32"
+            )
+
+
+def _number(value: Any) -> float | int | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

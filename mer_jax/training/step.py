@@ -1,0 +1,72 @@
+"""One training step and one evaluation, as pure functions of a stage. They know nothing of folds or devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mer_jax.training.state import TrainState, Variables
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
+STATISTICS = "batch_stats"  # the only collection that training changes
+
+
+def initial_variables(stage: Any, batch: Any, key: jax.Array) -> Variables:
+    """Fresh variables of a stage's module for batches shaped like `batch`."""
+    return dict(stage.module.init({"params": key, "dropout": key}, batch, False))
+
+
+def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
+    """The training step of a stage (`systems.base.Stage`).
+
+    The loss is the mean over the batch, weighted by `batch["weight"]` [B] where present. A step whose weights are all
+    zero changes neither parameters, moments nor statistics.
+
+    Returns:
+      `(state, batch, key) -> (state, metrics)`; metrics are scalars: "loss", the objective's terms, "gradient_norm",
+      "weight".
+    """
+
+    def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics, jax.Array]]:
+            outputs, changed = stage.module.apply(
+                {"params": params, **state.collections}, batch, True, rngs={"dropout": key}, mutable=[STATISTICS]
+            )
+            loss, terms = stage.objective(outputs, batch)
+            weight = batch.get("weight", jnp.ones_like(loss))
+            total = weight.sum()
+
+            def mean(x: jax.Array) -> jax.Array:
+                return jnp.where(weight > 0, x * weight, 0.0).sum() / jnp.maximum(total, 1e-6)
+
+            return mean(loss), (changed, {name: mean(term) for name, term in terms.items()}, total)
+
+        (loss, (changed, terms, total)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = stage.optimizer.ema
+        ema = state.ema and jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.ema, params)
+        new = TrainState(params, {**state.collections, **changed}, opt_state, ema)
+        new = jax.tree.map(lambda a, b: jnp.where(total > 0, a, b), new, state)
+        metrics = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients), "weight": total}
+        return new, metrics
+
+    return step
+
+
+def make_predict(system: Any, stage: Any) -> Callable[[Variables, Any, jax.Array], jax.Array]:
+    """The evaluation of a recognition stage: `(variables, store, clips [M]) -> probabilities [M, C]`."""
+
+    def predict(variables: Variables, store: Any, clips: jax.Array) -> jax.Array:
+        def logits(number: int) -> jax.Array:
+            batch = jax.vmap(lambda i: system.view(store, i, jnp.int32(number), False))(clips)
+            return stage.module.apply(variables, batch, False)["logits"].astype(jnp.float32)
+
+        return system.combine(jnp.stack([logits(v) for v in range(system.n_views)]))
+
+    return predict

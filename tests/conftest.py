@@ -1,0 +1,11 @@
+"""Shared by all tests: programs compiled once a test session, absl flags parsed."""
+
+import tempfile
+
+import jax
+from absl import flags
+
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="mer_jax_test_cache_"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
