@@ -42,18 +42,19 @@ class Rolling:
         """Starts an asynchronous save; `state` may be donated once this returns. A step that exists is left alone."""
         if step in self._manager.all_steps():
             return
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(flatten(state)), meta=ocp.args.JsonSave(dict(meta)))
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(nest(flatten(state))), meta=ocp.args.JsonSave(dict(meta)))
         if not self._manager.save(step, args=args, force=True):
             raise RuntimeError(f"orbax refused to save step {step} in {self.directory}")
 
     def latest(self) -> int | None:
         """The newest whole step, or None."""
+        self.wait()
         step = self._manager.latest_step()
         return None if step is None else int(step)
 
     def restore(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The flat arrays and the metadata of a step."""
-        return read_arrays(self.directory / str(step)), read_meta(self.directory / str(step))
+        return flatten(read_arrays(self.directory / str(step))), read_meta(self.directory / str(step))
 
     def wait(self) -> None:
         """Blocks until saves in flight are on disk; raises what went wrong."""
@@ -119,8 +120,20 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """`{path: leaf}` of any pytree (optimizer states hold named tuples, which a checkpoint should not depend on)."""
+    """`{"a.b.c": leaf}` of any pytree (optimizer states hold named tuples, which a checkpoint should not depend on)."""
     return {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain nested dicts from `flatten`'s paths: what lies on disk and opens without our classes."""
+    tree: dict[str, Any] = {}
+    for key, leaf in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = leaf
+    return tree
 
 
 def unflatten(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
