@@ -1,0 +1,36 @@
+"""Names of datasets as label sets and protocols know them, and who was recorded twice.
+
+A builder may append a configuration to its name (`casme2_cropped`, `synthetic_faces_micro`): the label sets are those
+of the dataset. Where configurations hold different clips (SMIC's cameras, parts A and C of CAS(ME)^3) they are
+datasets of their own here.
+"""
+
+from __future__ import annotations
+
+DATASETS = (
+    "casme", "casme2", "samm", "samm_long_videos", "smic_hs", "smic_vis", "smic_nir", "smic_e", "casme_squared",
+    "casme3", "casme3_c", "mmew", "fourdme", "dfme", "synthetic_faces", "clip_folder",
+    "ck_plus", "oulu_casia", "mmi", "dfew", "afew", "ferv39k", "mafw", "mead",
+)  # fmt: skip
+_ALIASES = {"smic": "smic_hs", "casme3_a": "casme3"}
+_COHORTS = {
+    "samm_long_videos": "samm",
+    "smic_hs": "smic", "smic_vis": "smic", "smic_nir": "smic", "smic_e": "smic",
+    "casme3_c": "casme3_c",  # part C recorded other people than part A
+}  # fmt: skip
+
+
+def canonical(dataset: str) -> str:
+    """The dataset of a name as found in a clip table: the longest known name that it equals or extends by `_...`.
+
+    Unknown names are returned as they are.
+    """
+    known = [name for name in (*DATASETS, *_ALIASES) if dataset == name or dataset.startswith(name + "_")]
+    name = max(known, key=len, default=dataset)
+    return _ALIASES.get(name, name)
+
+
+def person_of(dataset: str, subject: str) -> str:
+    """`cohort/subject` where only dataset and subject are known (a predictions file, a text log)."""
+    name = canonical(dataset)
+    return f"{_COHORTS.get(name, name)}/{subject}"
