@@ -15,7 +15,7 @@ from typing import Any
 
 from mer_jax.errors import MerError, UserError
 from mer_jax.evaluation import labels, megc_log, protocols, results, scores
-from mer_jax.evaluation.datasets import canonical
+from mer_jax.evaluation.datasets import builder_of, canonical
 from mer_jax.evaluation.label_set import LabelSet
 from mer_jax.evaluation.table import format_table
 
@@ -143,7 +143,7 @@ def _built(label_set: str, data_dir: pathlib.Path | None) -> list[str]:
     for dataset, names in found.items():
         if len(names) > 1:
             raise UserError(f"{root} holds {len(names)} builds of {dataset}: {', '.join(names)}; choose with --dataset")
-        chosen.append(names[0] if names else dataset)  # opening the missing one says how to build it
+        chosen.append(names[0] if names else builder_of(dataset))  # opening the missing one says how to build it
     return chosen
 
 

@@ -34,3 +34,8 @@ def person_of(dataset: str, subject: str) -> str:
     """`cohort/subject` where only dataset and subject are known (a predictions file, a text log)."""
     name = canonical(dataset)
     return f"{_COHORTS.get(name, name)}/{subject}"
+
+
+def builder_of(dataset: str) -> str:
+    """The name under which a dataset is built: `dataset`, or `dataset/config` where configurations hold other clips."""
+    return f"smic/{dataset.removeprefix('smic_')}" if dataset.startswith("smic_") else dataset

@@ -71,12 +71,12 @@ def _details(table: Mapping[str, Mapping[str, float]]) -> list[str]:
     columns = list(next(iter(table.values())))
     rows = [["", *columns]]
     for name, values in table.items():
-        rows.append([name, *(_number(values[column]) for column in columns)])
+        rows.append([name, *(_cell(column, values[column]) for column in columns)])
     return _columns(rows)
 
 
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+def _cell(column: str, value: float) -> str:
+    return f"{value:g}" if column in ("support", "predicted", "known") else f"{value:.4f}"
 
 
 def _confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[str]:

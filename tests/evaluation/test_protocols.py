@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mer_jax.data.clips import ClipTable
@@ -52,7 +52,7 @@ def test_nobody_is_on_both_sides(build_table, problem, name, select, n_folds, se
     try:
         folds = protocols.make(name, table, labels, seed, select=select, n_folds=n_folds)
     except UserError:
-        return  # the data cannot be divided; what makes them so is tested below
+        reject()  # the data cannot be divided; what makes them so is tested below
     usable = labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1)
     person = [f"{COHORT[d]}/{s}" for d, s in clips]
     times_tested = np.zeros(len(clips), int)
@@ -80,7 +80,7 @@ def test_pretraining_never_sees_a_tested_person(build_table, problem, other, see
     try:
         folds = protocols.make("loso", table, labels, seed)
     except UserError:
-        return
+        reject()
     allowed = protocols.allowed_for_pretraining(macro, folds, table)
     tested = {f"{COHORT[d]}/{s}" for k, (d, s) in enumerate(clips) if any(f.test[k] for f in folds)}
     for k, (d, s) in enumerate(other[0]):
@@ -102,7 +102,7 @@ def test_splits_do_not_depend_on_the_order_of_the_table(build_table, problem, se
     try:
         folds = protocols.make("loso", table, labels, seed, select=select)
     except UserError:
-        return
+        reject()
     shuffled = protocols.make("loso", table.select(order), labels[order], seed, select=select)
     assert protocols.split_hash("loso", folds, table) == protocols.split_hash("loso", shuffled, table.select(order))
 
@@ -152,17 +152,16 @@ def test_holdout_protocols_name_their_datasets(build_table):
         ("casme2", [False, True], [True, False]),
         ("samm", [True, False], [False, True]),
     ]
-    with pytest.raises(UserError, match="hde_atnet is defined on casme2, samm, smic_hs; .* casme2, samm"):
+    with pytest.raises(UserError, match=r"hde_atnet is defined on casme2, samm, smic_hs; .* casme2, samm"):
         protocols.make("hde_atnet", pair, np.zeros(2, int))
     three = build_table([{"dataset": d, "subject": "1"} for d in ("casme2_cropped", "samm", "smic")])
     folds = protocols.make("hde_atnet", three, np.zeros(3, int))
     assert [f.name for f in folds] == ["casme2", "samm", "smic_hs"]
     assert all(f.train.sum() == 2 for f in folds)
-    six = build_table(
-        [{"dataset": d, "subject": "1"} for d in ("casme", "casme2", "samm", "fourdme", "mmew", "casme3")]
-    )
+    names = ("casme", "casme2", "samm", "fourdme", "mmew", "casme3")
+    six = build_table([{"dataset": d, "subject": "1"} for d in names])
     folds = protocols.make("cd6me", six, np.zeros((6, 12), np.int8))
-    assert [f.name for f in folds] == ["casme", "casme2", "casme3", "fourdme", "mmew", "samm"]
+    assert [f.name for f in folds] == sorted(names)
 
 
 def test_data_that_cannot_be_divided(build_table):
@@ -171,7 +170,7 @@ def test_data_that_cannot_be_divided(build_table):
         protocols.make("loso", one, np.zeros(2, int))
     with pytest.raises(UserError, match="no clip has a label"):
         protocols.make("loso", one, np.full(2, -1))
-    with pytest.raises(UserError, match="cde needs at least two datasets; .* casme2"):
+    with pytest.raises(UserError, match=r"cde needs at least two datasets; .* casme2"):
         protocols.make("cde", one, np.zeros(2, int))
     with pytest.raises(UserError, match="did you mean 'loso'"):
         protocols.make("losso", one, np.zeros(2, int))
