@@ -19,7 +19,7 @@ from mer_jax.evaluation.datasets import builder_of, canonical
 from mer_jax.evaluation.label_set import LabelSet
 from mer_jax.evaluation.table import format_table
 
-_FACTS = ("select", "oracle_inputs", "protocol", "label_set", "split_hash", "apex_source", "count_differences")
+_FACTS = ("select", "oracle_inputs", "protocol", "label_set", "split_hash", "apex_source", "count_differences", "notes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from mer_jax.data.clips import ClipTable
 from mer_jax.errors import UserError
 from mer_jax.evaluation.datasets import canonical
 from mer_jax.evaluation.labels import used
+from mer_jax.evaluation.results import Predictions
 from mer_jax.files import atomic_open
 
 ROLES = ("train", "val", "test")
@@ -278,6 +279,25 @@ def check_pretraining_persons(persons: Sequence[str], folds: Sequence[Fold], tab
             f"{source} was pre-trained on {both[0]!r} ({len(both)} persons in all), who is tested here; "
             "pre-train without the tested persons"
         )
+
+
+def check_predictions(predictions: Predictions, folds: Sequence[Fold], table: ClipTable) -> None:
+    """Checks that every seed predicts every test clip of every fold, in its fold, and nothing else.
+
+    Raises:
+      ValueError: a clip is missing, is predicted in another fold or is not tested (a bug of the caller).
+    """
+    clips = table["clip"].astype(str)
+    expected = {(fold.name, clip) for fold in folds for clip in clips[fold.test].tolist()}
+    for seed in predictions.seeds:
+        mine = predictions.select(predictions.seed == seed)
+        found = set(zip(mine.fold.tolist(), mine.clip.tolist(), strict=True))
+        if found != expected:
+            missing, extra = sorted(expected - found), sorted(found - expected)
+            raise ValueError(
+                f"seed {seed}: {len(missing)} test clips without a prediction {missing[:1]}, "
+                f"{len(extra)} predictions that no fold tests {extra[:1]}"
+            )
 
 
 # --- Splits as data --------------------------------------------------------------------------------------------------

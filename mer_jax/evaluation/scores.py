@@ -83,7 +83,7 @@ def summarise(
     if select == "oracle":
         found.insert(0, ORACLE_BRAND)
     if select == "unknown":
-        found.append("how the epoch was chosen is unknown; a choice on the test persons would make it not comparable")
+        found.append("how the epoch was chosen is unknown: not comparable if it was on the test persons")
     if is_au:
         result["per_au"] = _per_unit(pooled, predictions.classes)
         result["baselines"] = {
@@ -128,7 +128,7 @@ def summarise(
     result["split_hash"] = split_hash
     if boot.persons < 2:
         found.append("one person: the interval over persons says nothing")
-    result["notes"] = found
+    result["notes"] = list(dict.fromkeys(found))  # a file scored again brings the notes of its run
     return result
 
 

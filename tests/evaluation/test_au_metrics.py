@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -55,6 +57,14 @@ def test_constant_predictors():
     np.testing.assert_allclose(au_metrics.f1_binary(ones), [2 * 1 / (2 * 1 + 2), 2 * 2 / (2 * 2 + 2)])
     np.testing.assert_allclose(au_metrics.f1_binary(zeros), 0)
     np.testing.assert_allclose(au_metrics.f1_macro(zeros), [(4 / 5) / 2, (4 / 6) / 2])
+
+
+def test_scores_are_the_same_under_jit():
+    matrix = np.random.default_rng(0).integers(0, 9, (3, 5, 2, 2))
+    matrix[1, 2, 1] = 0  # a unit that does not occur
+    matrix[2] = 0
+    for score in au_metrics.SCORES.values():
+        np.testing.assert_allclose(jax.jit(score)(jnp.asarray(matrix)), score(matrix), rtol=1e-6)
 
 
 def test_a_unit_that_never_occurs_is_left_out_of_the_average():

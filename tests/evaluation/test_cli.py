@@ -58,6 +58,7 @@ def workdir_fixture(build_table, tmp_path):
         split_hash="0123",
         apex_source={"annotated": 20},
         count_differences=["casme2: 20 clips at hand, 246 published"],
+        notes=["one pre-training is shared by all seeds"],
     )
     results.write_metrics(tmp_path / "metrics.json", metrics)
     return tmp_path
@@ -94,6 +95,7 @@ def test_a_run_scored_again_gives_its_own_metrics(run, workdir):
     assert json.loads(out) == results.read_metrics(workdir / "metrics.json")
     _, out, _ = run("score", workdir / "predictions.csv")
     assert out.startswith("*** NOT COMPARABLE")
+    assert "note: one pre-training is shared by all seeds" in out
     code, _, err = run("score", workdir / "predictions.csv", "--select", "last")
     assert code == 2
     assert "says oracle" in err

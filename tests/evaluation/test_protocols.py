@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mer_jax.data.clips import ClipTable
 from mer_jax.errors import UserError
-from mer_jax.evaluation import protocols
+from mer_jax.evaluation import protocols, results
 
 DATASETS = ("casme2", "samm", "samm_long_videos", "smic_hs", "smic_vis")
 COHORT = {"casme2": "casme2", "samm": "samm", "samm_long_videos": "samm", "smic_hs": "smic", "smic_vis": "smic"}
@@ -217,6 +217,32 @@ def test_overlap_is_refused_by_name(build_table):
         protocols.check_no_person_overlap([protocols.Fold("f", masks[0], masks[2], masks[1])], table)
     with pytest.raises(ValueError, match="expected"):
         protocols.check_no_person_overlap([protocols.Fold("f", masks[0][:2], masks[1], masks[2])], table)
+
+
+def test_predictions_cover_the_test_parts(build_table):
+    table = table_of(build_table, [("samm", f"{k % 3:03d}") for k in range(9)])
+    folds = protocols.make("loso", table, np.zeros(9, int))
+    parts = [
+        results.predictions_of(
+            table,
+            np.zeros(9, int),
+            ("a", "b"),
+            seed=seed,
+            fold=np.full(3, fold.name),
+            probability=np.full((3, 2), 0.5),
+            rows=np.flatnonzero(fold.test),
+        )
+        for seed in (0, 1)
+        for fold in folds
+    ]
+    protocols.check_predictions(results.concatenate(parts), folds, table)
+    with pytest.raises(ValueError, match="seed 1: 3 test clips without a prediction"):
+        protocols.check_predictions(results.concatenate(parts[:-1]), folds, table)
+    with pytest.raises(ValueError, match="3 predictions that no fold tests"):
+        protocols.check_predictions(results.concatenate(parts), folds[:-1], table)
+    parts[0].fold[:] = "samm-001"
+    with pytest.raises(ValueError, match="seed 0: 3 test clips without a prediction"):
+        protocols.check_predictions(results.concatenate(parts), folds, table)
 
 
 def test_fold_names_are_file_names(build_table):
