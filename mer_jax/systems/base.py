@@ -61,6 +61,7 @@ class System(Protocol):
 
     needs: Needs
     n_views: int  # views of a clip at evaluation
+    oracle_inputs: str  # annotations that it looks at when it is tested: none | boundaries | boundaries+apex
 
     def view(self, store: ClipStore, index: jax.Array, key: jax.Array, train: bool) -> Batch:
         """One example of clip `index` (scalar), without batch axis; traced.

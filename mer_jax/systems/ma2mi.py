@@ -150,6 +150,7 @@ class MA2MI:
     n_macro_classes: int = 0
 
     n_views = 1
+    oracle_inputs = "boundaries+apex"
 
     @property
     def needs(self) -> Needs:
@@ -250,6 +251,11 @@ class MA2MI:
         if not frames:
             raise UserError("pre-training: found no frame pairs; expected at least one batch to standardise latents")
         return {"latent": _fit_latent(build_latent(self.settings), np.concatenate(frames), self.settings.pre, key)}
+
+    def difference_and_change(self, variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """What the linear baseline of the health metrics reads and predicts, see ma2mi_health."""
+        constants, task = variables["constants"]["latent"], self.settings.pre.task
+        return ma2mi_health.difference_and_change(build_latent(self.settings), constants, batch, task)
 
     def health_errors(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """Latent errors of held-out pairs [B] (traced), for `ma2mi_health.scores`; see there."""

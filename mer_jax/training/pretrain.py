@@ -17,7 +17,7 @@ import numpy as np
 
 from mer_jax.errors import Preempted, UserError
 from mer_jax.training import mesh, optimizer
-from mer_jax.training.checkpoint import Rolling, unflatten
+from mer_jax.training.checkpoint import Rolling, nest, unflatten
 from mer_jax.training.monitor import Monitor, Rate, check_finite
 from mer_jax.training.state import TrainState, Variables
 from mer_jax.training.step import initial_variables, make_step
@@ -57,17 +57,15 @@ class PretrainEngine:
     Args:
       system: a `systems.base.System` with a `pretrain` stage and `pretrain_view`.
       settings: see PretrainSettings.
-      constants: the collection "constants" of the stage's module, fitted beforehand; empty where it has none.
     """
 
-    def __init__(self, system: Any, settings: PretrainSettings, constants: Any = None) -> None:
+    def __init__(self, system: Any, settings: PretrainSettings) -> None:
         self.system, self.stage, self.settings = system, system.pretrain, settings
         self.mesh = mesh.make_mesh(mesh.DATA)
         if settings.batch % self.mesh.size:
             raise UserError(
                 f"pre.batch is {settings.batch}; expected a multiple of the {self.mesh.size} devices it is divided over"
             )
-        self._constants = constants or {}
         self._tx = optimizer.build(self.stage.optimizer, settings.steps, settings.steps_per_epoch)
         self._step = make_step(self.stage, self._tx)
         self._key = jax.random.key_data(jax.random.key(settings.seed, impl="threefry2x32"))
@@ -77,9 +75,9 @@ class PretrainEngine:
             self._train_global, in_shardings=(whole, divided, whole), out_shardings=whole, donate_argnums=0
         )
 
-    def init(self, batch: dict[str, np.ndarray]) -> TrainState:
-        """A fresh state for batches like this one."""
-        return self._init(jax.tree.map(lambda x: x[:1], batch), self._constants)
+    def init(self, batch: dict[str, np.ndarray], constants: Any) -> TrainState:
+        """A fresh state for batches like this one, around the fitted collection "constants" (empty: none)."""
+        return self._init(jax.tree.map(lambda x: x[:1], batch), constants)
 
     def train(self, state: TrainState, batch: dict[str, np.ndarray], step: int) -> tuple[TrainState, Any]:
         """One step on this process's slice of the global batch; donates the state."""
@@ -112,6 +110,7 @@ class PretrainEngine:
 def pretrain(
     engine: PretrainEngine,
     stream: Stream,
+    constants: Callable[[], Any],
     rolling: Rolling,
     monitor: Monitor,
     preemption: mesh.Preemption,
@@ -123,6 +122,7 @@ def pretrain(
     Args:
       engine: compiled stage.
       stream: batches.
+      constants: fits the collection "constants" of the module; called once, a resumed run has it in its checkpoint.
       rolling: states of this stage; the last one is the result, and says so ("finished" in its meta).
       monitor: looks and progress.
       preemption: asked after each chunk.
@@ -137,9 +137,11 @@ def pretrain(
       NonFiniteError: a metric is not finite; nothing of that chunk is saved.
     """
     settings = engine.settings
-    state, start = engine.init(stream(0)), rolling.latest() or 0
+    start = rolling.latest() or 0
+    arrays = rolling.restore(start)[0] if start else {}
+    fitted = nest(arrays)["collections"].get("constants", {}) if start else constants()
+    state = engine.init(stream(0), fitted)
     if start:
-        arrays, _ = rolling.restore(start)
         state = mesh.put(unflatten(jax.eval_shape(lambda: state), arrays), mesh.replicated(engine.mesh))
         monitor.say(f"pre-training goes on from step {start} of {settings.steps}")
     rate = Rate(settings.steps, start)
@@ -178,7 +180,8 @@ def _ends(start: int, settings: PretrainSettings) -> Iterator[int]:
 def _chunk(engine: PretrainEngine, state: TrainState, batches: Any, end: int) -> tuple[TrainState, float, float, Any]:
     """Steps up to `end`; returns (state, seconds, seconds waited for data, metrics of each step)."""
     step = end - ((end - 1) % engine.settings.chunk_steps + 1)
-    begin, waited, metrics = time.perf_counter(), 0.0, []
+    begin, waited = time.perf_counter(), 0.0
+    metrics: list[Any] = []
     while step < end:
         asked = time.perf_counter()
         batch = next(batches)

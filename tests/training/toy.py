@@ -1,5 +1,6 @@
 """A small recognition system on random frames: the engine's tests need no paper."""
 
+import contextlib
 import dataclasses
 
 import flax.linen as nn
@@ -99,3 +100,28 @@ def folds(n=20, people=5, validation=False):
 
 def clip_names(n=20):
     return np.array([f"toy/p{i % 5}/{i}" for i in range(n)])
+
+
+class Stream:
+    """Random labelled images by step; each process holds its slice of the global batch."""
+
+    def __init__(self, batch, process=0, processes=1):
+        self.batch, self.process, self.processes = batch, process, processes
+
+    def __call__(self, step):
+        rng = np.random.default_rng([3, step])
+        label = rng.integers(0, CLASSES, self.batch).astype(np.int32)
+        images = rng.integers(0, 30, (self.batch, SIZE, SIZE, 3)) + (label * 80)[:, None, None, None]
+        example = step * self.batch + np.arange(self.batch, dtype=np.int32)
+        whole = {
+            "first": images.astype(np.uint8),
+            "label": label,
+            "weight": np.ones(self.batch, np.float32),
+            "example": example,
+            "epoch": example // 16,
+        }
+        share = self.batch // self.processes
+        return {k: v[self.process * share : (self.process + 1) * share] for k, v in whole.items()}
+
+    def iterate(self, start=0, stop=None):
+        return contextlib.nullcontext(map(self, range(start, stop)))

@@ -1,0 +1,118 @@
+"""What all configs share: the word after the colon of `--config configs/x.py:word,key=value`, and the benchmarks.
+
+Pure data: imports nothing of mer_jax.
+"""
+
+import ast
+import difflib
+
+from ml_collections import ConfigDict
+
+# benchmark -> the data that are recognised; `+` joins datasets.
+BENCHMARKS = {
+    "synthetic": {"name": "synthetic_faces/micro", "labels": "synthetic_5", "protocol": "loso"},
+    "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
+    "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
+}
+
+
+def data() -> ConfigDict:
+    """Where clips come from and what is scored."""
+    return ConfigDict(
+        {
+            "name": "synthetic_faces/micro",  # what is recognised and scored; `+` joins datasets
+            "macro": "synthetic_faces/macro",  # what is pre-trained on
+            "labels": "synthetic_5",  # label set, see python -m mer_jax.evaluation splits --help
+            "protocol": "loso",
+            "n_folds": 10,  # kfold only
+            "dir": "",  # where datasets are built and found; "" = $MER_JAX_DATA or ~/.cache/mer_jax/data
+            "manual_dir": "",  # the licensed folder as distributed, for datasets that need one
+            "macro_manual_dir": "",
+            "fit": "crop",  # how a frame becomes a square: crop | pad | stretch
+            "extent": "whole",  # what the store keeps of a clip: whole | onset_offset
+        }
+    )
+
+
+def engine() -> ConfigDict:
+    """How steps and folds are run; changes speed and memory, not results (beyond rounding; dtype excepted)."""
+    return ConfigDict(
+        {
+            "dtype": "float32",  # float32 | bfloat16 (compute; parameters stay float32)
+            "fold_mode": "auto",  # loop | vmap | auto (timed)
+            "chunk_mode": "auto",  # scan | dispatch | auto (dispatch on CPU)
+            "folds_per_device": 0,  # 0 = from the device's memory; 1 on CPU
+            "chunk_steps": 50,  # steps between two looks of the host
+            "save_every": 200,  # steps between two saves
+            "evaluate_every": 50,  # steps between two scorings, for select = inner | oracle
+        }
+    )
+
+
+def apply(config: ConfigDict, arg: str, variants: dict, aliases: dict[str, str]) -> ConfigDict:
+    """Applies `word,word,key=value,...`: benchmarks, this config's variants, and single fields.
+
+    Args:
+      config: the defaults; changed in place.
+      arg: what stands after the colon.
+      variants: word -> {dotted field: value}.
+      aliases: short key -> dotted field; a dotted field may be given itself.
+    """
+    for part in filter(None, arg.split(",")):
+        key, equals, value = part.partition("=")
+        if equals:
+            _set(config, aliases.get(key, key), value, aliases)
+        elif key in BENCHMARKS:
+            config.data.update(BENCHMARKS[key])
+        elif key in variants:
+            for field, new in variants[key].items():
+                _set(config, field, new, aliases)
+        else:
+            words = [*BENCHMARKS, *variants, *(f"{a}=" for a in aliases)]
+            raise ValueError(f"config argument {key!r} is unknown; {_suggest(key, words)}")
+    return config
+
+
+def _set(config: ConfigDict, field: str, value: object, aliases: dict[str, str]) -> None:
+    *parents, last = field.split(".")
+    node = config
+    for name in parents:
+        node = node.get(name, None)
+        if not isinstance(node, ConfigDict):
+            raise ValueError(f"config field {field!r} is unknown; {_suggest(field, [*aliases, *_fields(config)])}")
+    if last not in node:
+        raise ValueError(f"config field {field!r} is unknown; {_suggest(field, [*aliases, *_fields(config)])}")
+    old = node[last]
+    if isinstance(value, str) and not isinstance(old, str):
+        try:
+            value = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            raise ValueError(f"config field {field!r}: found {value!r}; expected {type(old).__name__}") from None
+    try:
+        node[last] = value
+    except TypeError:
+        raise ValueError(f"config field {field!r}: found {value!r}; expected {type(old).__name__}") from None
+
+
+def nested(fields: dict) -> dict:
+    """`{"a.b": 1}` -> `{"a": {"b": 1}}`, the form in which a ConfigDict holds the rows of an ablation."""
+    tree: dict = {}
+    for field, value in fields.items():
+        *parents, last = field.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return tree
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in config.items():
+        names += _fields(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [prefix + key]
+    return names
+
+
+def _suggest(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=3)
+    return f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(words)}"

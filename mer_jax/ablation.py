@@ -1,0 +1,105 @@
+"""`:ablation` and its like: the named rows of a config, one run each under `rows/`, and the table `ablation.csv`."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mer_jax.errors import UserError
+from mer_jax.files import atomic_open, read_json, write_json
+from mer_jax.training import mesh
+from mer_jax.training.checkpoint import read_arrays
+
+SCORES = ("uf1", "uar", "acc", "wf1")
+# What a pre-training depends on: rows that agree in all of it share one.
+PRETRAINING = ("system", "task", "seeds", "data", "model", "pre", "engine")
+
+
+def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], plan_only: bool) -> dict[str, Any]:
+    """Runs every row of `config.rows` in `workdir/rows/<name>`; finished rows are kept, equal pre-trainings shared.
+
+    Args:
+      config: a ConfigDict with `rows`: name -> the fields that differ (nested); the first row is the full model.
+      workdir: folder of all rows.
+      run: `(config, workdir, plan_only) -> metrics`, runs one row.
+      plan_only: plan the rows only.
+
+    Returns:
+      name -> metrics of the row.
+
+    Raises:
+      UserError: a row changes a field that does not exist.
+    """
+    found: dict[str, Any] = {}
+    owners: dict[str, Path] = {}
+    for name, changes in config.rows.items():
+        row, place = copy.deepcopy(config), workdir / "rows" / name
+        row.ablation = ""
+        try:
+            row.update(changes)
+        except (KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"row {name!r} of the config: {error}; expected fields of the config only") from None
+        if row.pre.objective != "none" and not row.init_from:
+            same = json.dumps({key: row.to_dict()[key] for key in PRETRAINING}, sort_keys=True, default=list)
+            if same in owners:
+                row.init_from = str(owners[same])
+            owners.setdefault(same, place)
+        print(f"row {name}", file=sys.stderr, flush=True)
+        begin = time.monotonic()
+        try:
+            found[name] = run(row, place, plan_only)
+        finally:
+            if mesh.is_writer() and not plan_only and place.is_dir():
+                _add_seconds(place, time.monotonic() - begin, name in found)
+    if mesh.is_writer() and not plan_only:
+        text = table(found, {n: _parameters(workdir / "rows" / n) for n in found}, _seconds(workdir, found))
+        with atomic_open(workdir / "ablation.csv") as file:
+            file.write(text)
+        print(text + f"table: {workdir / 'ablation.csv'}", flush=True)
+    return found
+
+
+def table(found: Mapping[str, Any], parameters: Mapping[str, int], seconds: Mapping[str, float]) -> str:
+    """The rows as CSV: mean and std over seeds, interval over persons, difference of the mean to the first row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{score}_{part}" for score in SCORES for part in ("mean", "std", "low", "high", "difference")]
+    writer.writerow(["row", "seeds", "n", *columns, "parameters", "seconds"])
+    full = next(iter(found.values()))
+    for name, metrics in found.items():
+        cells: list[str] = []
+        for score in SCORES:
+            values = metrics["overall"][score]
+            cells += [f"{values[part]:.4f}" for part in ("mean", "std", "low", "high")]
+            cells.append(f"{values['mean'] - full['overall'][score]['mean']:+.4f}")
+        seeds = len(metrics["per_seed"])
+        writer.writerow([name, seeds, metrics["n"], *cells, parameters[name], round(seconds[name])])
+    return text.getvalue()
+
+
+def _parameters(place: Path) -> int:
+    """Parameters of the recognition network, from any finished fold."""
+    fold = next(iter(sorted(place.glob("checkpoints/**/folds/*/state"))))
+    return int(sum(np.size(x) for x in jax.tree.leaves(read_arrays(fold.parent)["params"])))
+
+
+def _add_seconds(place: Path, seconds: float, finished: bool) -> None:
+    """Counts the time of a row over all starts, not that of looking again at a finished row."""
+    path = place / "seconds.json"
+    known = read_json(path) if path.exists() else {"seconds": 0.0, "finished": False}
+    if not known["finished"]:
+        write_json(path, {"seconds": known["seconds"] + seconds, "finished": finished})
+
+
+def _seconds(workdir: Path, names: Mapping[str, Any]) -> dict[str, float]:
+    return {name: read_json(workdir / "rows" / name / "seconds.json")["seconds"] for name in names}

@@ -1,0 +1,49 @@
+"""Command line of a run.
+
+  python -m mer_jax.main --config configs/ma2mi.py
+  python -m mer_jax.main --config configs/ma2mi.py:scratch --workdir runs/scratch --config.seeds="(0,1,2)"
+
+Exit codes: 0 done, 2 a mistake in the call or the data, 3 a number became infinite, 75 stopped and saved (run again).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from mer_jax import startup
+from mer_jax.errors import MerError
+
+_CONFIG = startup.define_config()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; default: workdir/<config>. A run there goes on.")
+_PLAN = flags.DEFINE_bool("plan", False, "Print data, folds, steps, memory and expected time; train nothing.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where jax cannot find out by itself.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process from 0, with --coordinator.")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache", "~/.cache/mer_jax/compiled", "Folder that keeps compiled programs; '' keeps none."
+)
+
+
+def main(_: list[str]) -> None:
+    """Starts jax in one place, runs the config, turns known errors into one message and an exit code."""
+    try:
+        startup.start_jax(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CACHE.value)
+        from mer_jax.run import run
+
+        default = Path("workdir") / startup.config_name()
+        run(_CONFIG.value, Path(_WORKDIR.value or default).expanduser().absolute(), _PLAN.value)
+    except MerError as error:
+        print(f"mer_jax: {error}", file=sys.stderr, flush=True)
+        os._exit(startup.stop(error.exit_code))
+    except KeyboardInterrupt:
+        print("mer_jax: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        os._exit(130)
+    startup.stop(0)
+
+
+if __name__ == "__main__":
+    startup.parse_and_run(main, app)

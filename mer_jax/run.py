@@ -1,0 +1,131 @@
+"""A run from data to report: the story of mer_jax, top to bottom. Each part is skipped where it is finished already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mer_jax import ablation, plan, prepare, stages, systems
+from mer_jax.analysis import report
+from mer_jax.errors import Preempted
+from mer_jax.evaluation import protocols, results, scores
+from mer_jax.evaluation.table import format_table
+from mer_jax.settings import Settings
+from mer_jax.training import mesh
+from mer_jax.training.monitor import Monitor
+from mer_jax.workdir import Workdir
+
+
+def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
+    """Runs a config in a workdir.
+
+    Args:
+      config: a ConfigDict as in `configs/`.
+      workdir: absolute folder of this run.
+      plan_only: print what would be done, and train nothing.
+
+    Returns:
+      The content of `metrics.json`; empty where nothing was scored.
+
+    Raises:
+      UserError, NonFiniteError, Preempted: see `errors`.
+    """
+    if config["ablation"]:
+        return ablation.run_rows(config, workdir, run, plan_only)
+    settings = Settings({k: v for k, v in config.to_dict().items() if k not in ("ablation", "rows")})
+    preemption = mesh.Preemption()
+
+    micro = prepare.micro(settings)
+    pretrained = settings.pre.objective != "none" and not settings.init_from
+    macro = prepare.macro(settings, micro) if pretrained else None
+    if preemption.reached():
+        raise Preempted("stopped before training; run the same command again")
+    system = systems.build(settings, len(micro.labelled.classes), len(macro.classes) if macro else 0)
+    if plan_only:
+        plan.show(settings, system, micro, macro)
+        return {}
+
+    place = Workdir(workdir, settings.seeds)
+    place.claim(settings.to_dict())
+    place.manifest(**_facts(micro, macro), seeds=list(settings.seeds))
+    monitor = Monitor(workdir, writer=mesh.is_writer())
+    try:
+        for line in _header(micro):
+            monitor.say(line)
+        if macro is not None and settings.stages in ("all", "pretrain"):
+            for seed in settings.seeds[:1] if settings.pre.share else settings.seeds:
+                stages.run_pretraining(settings, system, macro, place, seed, monitor, preemption)
+        if settings.stages == "pretrain":
+            monitor.say(f"pre-training is in {workdir / 'checkpoints'}")
+            return {}
+
+        store = stages.micro_store(settings, system, micro)
+        parts = []
+        for seed in settings.seeds:
+            previous = stages.initial_weights(settings, system, micro, store, place, seed, monitor)
+            parts.append(stages.run_folds(settings, system, micro, store, previous, place, seed, monitor, preemption))
+        metrics = _score(settings, system, micro, macro, parts, place)
+        if mesh.is_writer():
+            stages.write_panels(settings, system, micro, macro, store, place)
+            page = report.write_report(workdir)
+            print(format_table(metrics))
+            print(f"report: {page}", flush=True)
+        mesh.barrier("report")
+        return metrics
+    finally:
+        monitor.close()
+
+
+def _facts(micro: prepare.Micro, macro: prepare.Macro | None) -> dict[str, Any]:
+    """What the manifest says of the data."""
+    facts: dict[str, Any] = {"fingerprints": {"scored": micro.source.fingerprint}}
+    if macro is not None:
+        facts["fingerprints"]["pretrained"] = macro.source.fingerprint
+        facts["pretraining"] = {
+            "clips": len(macro.train),
+            "persons": len(macro.persons),
+            "held_out_clips": len(macro.held_out),
+            "excluded_clips_of_tested_persons": macro.excluded,
+        }
+    return facts
+
+
+def _header(micro: prepare.Micro) -> list[str]:
+    """What is scored, and where that differs from what was published."""
+    counts = ", ".join(
+        f"{name} {sum(c[i] for c in micro.labelled.counts.values())}" for i, name in enumerate(micro.labelled.classes)
+    )
+    persons = len(set(micro.table.person.tolist()))
+    lines = [f"scored: {len(micro.rows)} clips of {persons} persons, {len(micro.folds)} folds; {counts}"]
+    lines += [f"left out: {n} clips: {reason}" for reason, n in micro.labelled.exclusion_counts().items()]
+    return lines + [f"counts differ: {line}" for line in micro.labelled.differences]
+
+
+def _score(
+    settings: Any, system: Any, micro: prepare.Micro, macro: prepare.Macro | None, parts: list[Any], place: Workdir
+) -> dict[str, Any]:
+    """Writes splits, predictions and metrics; every clip is scored once a seed."""
+    predictions = results.concatenate(parts)
+    split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
+    sources = micro.table["apex_source"].tolist()
+    notes = []
+    if settings.pre.share and len(settings.seeds) > 1 and macro is not None:
+        notes.append("one pre-training is shared by all seeds: their spread does not contain that of pre-training")
+    if macro is not None and macro.excluded:
+        notes.append(f"{macro.excluded} macro clips of tested persons were left out of pre-training")
+    metrics = scores.summarise(
+        predictions,
+        select=settings.select,
+        oracle_inputs=system.oracle_inputs,
+        protocol=settings.data.protocol,
+        label_set=settings.data.labels,
+        split_hash=split_hash,
+        apex_source={s: sources.count(s) for s in sorted(set(sources))},
+        count_differences=micro.labelled.differences,
+        notes=notes,
+    )
+    if mesh.is_writer():
+        protocols.write_splits(place.root / "splits.csv", settings.data.protocol, micro.folds, micro.table)
+        results.write_predictions(place.root / "predictions.csv", predictions)
+        results.write_metrics(place.root / "metrics.json", metrics)
+    return metrics

@@ -1,0 +1,110 @@
+"""Starting and stopping a process: flags, config files, jax.distributed, the compilation cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from mer_jax.errors import UserError
+
+
+def define_config() -> Any:
+    """The flag `--config FILE[:words]`, locked: an unknown key is refused."""
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Config file, e.g. configs/ma2mi.py[:word,key=value,...]; fields: --config.a.b=value.",
+        lock_config=True,
+    )
+
+
+def parse_and_run(main: Any, app: Any) -> None:
+    """`absl.app.run` with mistakes in the flags as one message and exit code 2."""
+    sys.path.insert(0, os.getcwd())  # configs import their shared part as `configs.common`
+
+    def parser(arguments: list[str]) -> list[str]:
+        try:
+            _check_config_file(arguments)
+            left = flags.FLAGS(arguments)
+            if flags.FLAGS["config"].value is None:
+                raise UserError("--config is missing; for example: --config configs/ma2mi.py")
+            if len(left) > 1:
+                raise UserError(f"found {left[1]!r}; expected flags only, see --help")
+            return list(left)
+        except (flags.Error, UserError, ValueError, AttributeError, TypeError, KeyError) as error:
+            print(f"mer_jax: {_readable(error)}", file=sys.stderr)
+            sys.exit(2)
+
+    logging.set_verbosity(logging.WARNING)  # jax and orbax tell of every service and file
+    app.run(main, flags_parser=parser)
+
+
+def _check_config_file(arguments: list[str]) -> None:
+    for i, argument in enumerate(arguments):
+        match = re.fullmatch(r"--?config(=(.*))?", argument)
+        if match:
+            value = match[2] if match[1] else (arguments[i + 1] if i + 1 < len(arguments) else "")
+            path = value.split(":")[0]
+            if not Path(path).is_file():
+                known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.stem != "common"))
+                raise UserError(f"--config: there is no file {path!r}; there are: {known or 'none in ./configs'}")
+
+
+def _readable(error: Exception) -> str:
+    text = " ".join(str(error.args[0] if error.args else error).replace("\\n", " ").replace("'\\'", "'").split())
+    # a config file that raises arrives with its whole traceback: keep the reason
+    reason = re.search(r"Traceback .* (?:\w+Error|\w+Exception): (.*)$", text)
+    return f"--config: {reason[1]}" if reason else text
+
+
+def config_name() -> str:
+    """A folder name for the config on the command line: `configs/ma2mi.py:scratch,a=b` -> `ma2mi-scratch-a=b`."""
+    path, _, words = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return "-".join([Path(path).stem, *filter(None, re.split(r"[,\s/]+", words))])
+
+
+def start_jax(coordinator: str | None, processes: int | None, process: int | None, cache: str) -> None:
+    """Starts jax.distributed (alone: on localhost, so that SIGTERM is heard and the state saved) and the cache.
+
+    Raises:
+      UserError: only some of the three multi-process flags are given.
+    """
+    given = [x is not None for x in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --processes and --process belong together; give all three, or none")
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_threefry_partitionable", True)
+    if coordinator:
+        jax.distributed.initialize(coordinator, processes, process)
+        return
+    try:
+        jax.distributed.initialize()  # TPU pods, GKE, Slurm and OpenMPI say by themselves who belongs together
+    except ValueError as error:
+        if "coordinator_address should be defined" not in str(error):
+            raise
+        jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return int(s.getsockname()[1])
+
+
+def stop(code: int) -> int:
+    """Leaves jax.distributed; returns the exit code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == 0 and jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+    return code

@@ -1,0 +1,107 @@
+"""The workdir of a run: which files there are, whose config it belongs to, and what is written once."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mer_jax import __version__
+from mer_jax.errors import UserError
+from mer_jax.files import read_json, write_json
+from mer_jax.training import mesh
+
+# Where things are and which part is run now: these may differ between two starts of one run.
+FREE = ("stages", "data.dir", "data.manual_dir", "data.macro_manual_dir")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
+
+
+class Workdir:
+    """Paths and the files that a run writes once.
+
+    Args:
+      root: the folder; made if it is missing.
+      seeds: seeds of the run; with more than one, each has checkpoints of its own.
+    """
+
+    def __init__(self, root: Path, seeds: tuple[int, ...]) -> None:
+        self.root, self._seeds = root, seeds
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            (root / ".writable").touch()
+            (root / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir {root} cannot be written ({error.strerror}); choose another folder") from None
+
+    def checkpoints(self, seed: int, *parts: str) -> Path:
+        """`checkpoints/...` of a seed; `checkpoints/seed_<n>/...` where the run has several."""
+        base = self.root / "checkpoints"
+        return (base if len(self._seeds) == 1 else base / f"seed_{seed}").joinpath(*parts)
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Writes `config.json`, or makes sure that the run found there is this one.
+
+        Raises:
+          UserError: the config differs; the keys are named.
+        """
+        path = self.root / "config.json"
+        plain = _jsonable(config)
+        if not path.exists():
+            if mesh.is_writer():
+                write_json(path, plain)
+            return
+        ours, theirs = _flat(plain), _flat(read_json(path))
+        changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k) and k not in FREE)
+        if changed:
+            listed = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in changed[:8])
+            raise UserError(
+                f"--workdir {self.root} holds a run with another config ({listed}). "
+                "Give the old values, or another --workdir"
+            )
+
+    def manifest(self, **facts: Any) -> dict[str, Any]:
+        """Adds facts to `manifest.json` and returns the whole; facts already there are kept as they are."""
+        path = self.root / "manifest.json"
+        known = read_json(path) if path.exists() else _environment()
+        new = {k: v for k, v in facts.items() if k not in known}
+        if new or not path.exists():
+            known |= _jsonable(new)
+            if mesh.is_writer():
+                write_json(path, known)
+        return dict(known)
+
+
+def _environment() -> dict[str, Any]:
+    versions = {"mer_jax": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    devices = [d.device_kind for d in jax.devices()]
+    return {
+        "versions": versions,
+        "command": sys.argv[1:],
+        "devices": {"platform": jax.default_backend(), "kinds": sorted(set(devices)), "count": len(devices)},
+        "processes": jax.process_count(),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    return value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

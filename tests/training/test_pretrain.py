@@ -1,0 +1,108 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mer_jax.errors import Preempted, UserError
+from mer_jax.training import checkpoint, pretrain
+from mer_jax.training.monitor import Monitor
+from tests.training import toy
+
+SETTINGS = pretrain.PretrainSettings(steps=20, steps_per_epoch=4, batch=8, chunk_steps=5, save_every=10)
+ROOT = Path(__file__).parents[2]
+
+
+class Stop:
+    def __init__(self, at=None):
+        self.at, self.calls = at, 0
+
+    def reached(self):
+        self.calls += 1
+        return self.calls == self.at
+
+
+def run(directory, stop=None, stream=None, health=None, constants=dict):
+    directory.mkdir(parents=True, exist_ok=True)
+    engine = pretrain.PretrainEngine(toy.ToySystem(), SETTINGS)
+    rolling, monitor = checkpoint.Rolling(directory / "pretrain"), Monitor(directory)
+    try:
+        stream = stream or toy.Stream(SETTINGS.batch)
+        variables = pretrain.pretrain(engine, stream, constants, rolling, monitor, stop or Stop(), {}, health)
+        return jax.tree.map(np.asarray, variables)
+    finally:
+        monitor.close()
+        rolling.close()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("one"))
+
+
+def assert_close(a, b, tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.abs(x - y).max() <= tolerance * np.abs(y).max()
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_preempted_pretraining_continues_to_identical_results(tmp_path, reference, stop_at):
+    with pytest.raises(Preempted):
+        run(tmp_path, Stop(at=stop_at))
+    fitted_again = []
+    variables = run(tmp_path, constants=lambda: fitted_again.append(1) or {})
+    assert_close(variables, reference, 0)
+    assert not fitted_again
+
+
+def test_looks_are_logged_with_health_and_waiting(tmp_path):
+    run(tmp_path, health=lambda variables: {"R": 0.5})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert all(line["R"] == 0.5 and 0 <= line["waiting_for_data"] <= 1 for line in lines)
+
+
+def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
+    monkeypatch.setattr(pretrain.mesh, "make_mesh", lambda axis: type("Mesh", (), {"size": 3})())
+    with pytest.raises(UserError, match=r"pre\.batch is 8; expected a multiple of the 3 devices"):
+        pretrain.PretrainEngine(toy.ToySystem(), SETTINGS)
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 4)])
+def test_devices_and_processes_agree_with_one_device(tmp_path, reference, processes, devices):
+    script = ROOT / "tests" / "training" / "many_devices.py"
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": "",
+    }
+    port = str(29000 + os.getpid() % 10000)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path), port, str(processes), str(i)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(processes)
+    ]
+    for worker in workers:
+        _, stderr = worker.communicate(timeout=300)
+        assert worker.returncode == 0, stderr
+    pretrained = checkpoint.read_arrays(tmp_path / "pretrain" / "pretrain" / "20")
+    assert_close({"params": pretrained["params"], **pretrained["collections"]}, reference, 1e-4)
+    # the folds of the same processes against folds one by one on one device
+    for name, expected in toy_folds(tmp_path / "one").items():
+        assert_close(checkpoint.read_arrays(tmp_path / "folds" / "folds" / name), expected, 1e-4)
+
+
+def toy_folds(directory):
+    from tests.training.test_waves import run as run_folds
+
+    return run_folds(directory)[0]
