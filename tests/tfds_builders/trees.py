@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import struct
 import zipfile
@@ -11,6 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import openpyxl
+
+from mer_jax.data import frames as frames_lib
+from mer_jax.data.clips import ClipRecord
+from tfds_builders.common import jobs
+from tfds_builders.common.report import BuildReport, Skipped
 
 Cells = Sequence[object]
 
@@ -148,3 +154,32 @@ def casme_squared_sheet(path: Path, rows: Iterable[Cells]) -> Path:
             "naming rule2": [["0101", "disgust1"], ["0401", "anger1"], [505, "happy1"]],
         },
     )
+
+
+def run_builder(
+    name: str, config: str | None, manual_dir: Path, data_dir: Path
+) -> tuple[dict[str, ClipRecord], list[Skipped], BuildReport]:
+    """All clips of a builder, made in this process without TensorFlow; checks that no row was lost."""
+    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+    builder = module.Builder(config=config, data_dir=str(data_dir))
+    report = BuildReport()
+    results = list(jobs.run(builder.clips(manual_dir, report), 1))
+    records = [r for r in results if isinstance(r, ClipRecord)]
+    skipped = [r for r in results if isinstance(r, Skipped)]
+    for row in skipped:
+        report.skip(row.row, row.reason)
+    report.clips = len(records)
+    report.to_json()
+    by_name = {r.clip: r for r in records}
+    assert len(by_name) == len(records)
+    return by_name, skipped, report
+
+
+def numbers_of(record: ClipRecord) -> list[int]:
+    """The numbers that `frame` drew into the frames of a clip (lossless frames only)."""
+    found = [frames_lib.decode(f) for f in record.frames]
+    return [int(f[0, 0, 0]) + 256 * int(f[-1, -1, 0]) for f in found]
+
+
+def units_of(record: ClipRecord) -> list[int]:
+    return [int(n) for n in np.flatnonzero(record.action_units == 1)]

@@ -119,6 +119,13 @@ class Annotations:
             seen[key] = row
         return self
 
+    def of_type(self, expression_type: str) -> Annotations:
+        """The rows of one expression type, as a sheet of their own (skipped rows stay with both)."""
+        rows = tuple(row for row in self.rows if row.expression_type == expression_type)
+        places = {row.where for row in rows}
+        corrected = tuple(c for c in self.corrected if c.row.rsplit(" (", 1)[0] in places)
+        return dataclasses.replace(self, rows=rows, sheet_rows=len(rows) + len(self.skipped), corrected=corrected)
+
     def tell(self, report: BuildReport) -> None:
         """Writes version, rows, corrections and skipped rows into the report of a build (skipped rows are counted,
         but not yielded again by the builder)."""

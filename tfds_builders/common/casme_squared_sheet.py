@@ -147,7 +147,7 @@ def _mend(
     """Offset 0 stands for the apex, apex 0 for the midpoint; returns the source of the apex."""
 
     def use(field: str, value: int, reason: str) -> None:
-        corrected.append(Corrected(who, field, str(frames[field]), str(value), reason))
+        corrected.append(Corrected(who, field, row.text(field), str(value), reason))
         frames[field] = value
 
     for field in ("apex", "offset"):

@@ -1,0 +1,289 @@
+"""A row of a sheet and a folder of frames -> a clip. Nothing here imports TensorFlow: the pool's workers import it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mer_jax.data import frames as frames_lib
+from mer_jax.data.clips import ClipRecord
+from mer_jax.errors import UserError
+from tfds_builders.common import facs, landmark_files, layout
+from tfds_builders.common.annotation_rows import Annotation, Annotations
+from tfds_builders.common.frame_numbers import FrameMap
+from tfds_builders.common.jobs import Item, Job
+from tfds_builders.common.report import BuildReport, Skipped
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+LANDMARKS_FOLDER = "landmarks"  # beside the data: landmarks/<subject folder>/<clip>.npy or .csv
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is the same for all clips of a set.
+
+    Attributes:
+      dataset: name in the clips.
+      cohort: the group of people.
+      fps: frames a second, NaN where unknown.
+      modality: one of MODALITIES; "" for rgb or grey by the number of channels.
+    """
+
+    dataset: str
+    cohort: str
+    fps: float
+    modality: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderClip:
+    """A clip whose frames are image files; small and picklable. Attributes are those of ClipRecord.
+
+    Attributes:
+      paths: image files of the frames.
+      landmarks: file with the landmarks of the clip, or one text file a frame, or () for none.
+    """
+
+    source: Source
+    clip: str
+    subject: str
+    paths: tuple[Path, ...]
+    onset: int
+    apex: int
+    offset: int
+    apex_source: str
+    emotion: str
+    expression_type: str
+    action_units: facs.ActionUnits = facs.UNKNOWN
+    landmarks: tuple[Path | None, ...] = ()
+
+
+def read_frame(path: Path) -> bytes:
+    """The bytes of a JPEG or PNG file as they are; any other image as PNG, without loss.
+
+    Raises:
+      UserError: truncated, damaged, or no 8-bit image.
+    """
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the frame ({error.strerror or error})") from error
+    try:
+        frames_lib.check_whole(encoded)
+        if encoded.startswith((_PNG, _JPEG)):
+            return encoded
+        return frames_lib.encode_png(frames_lib.decode(encoded))
+    except (frames_lib.FrameError, cv2.error) as error:
+        raise UserError(
+            f"{path}: found {error}; expected a whole 8-bit image; copy it again from the distribution"
+        ) from error
+
+
+def make_folder_clip(clip: FolderClip) -> ClipRecord:
+    """Reads the frames and landmarks of a clip.
+
+    Raises:
+      UserError: a frame or a landmark file that cannot be read, with its path.
+    """
+    return make_record(clip, [read_frame(path) for path in clip.paths], _landmarks(clip))
+
+
+def make_record(clip: FolderClip, frames: list[bytes], landmarks: np.ndarray) -> ClipRecord:
+    """The record of a clip whose frames are at hand."""
+    present, sides, intensity = clip.action_units.vectors()
+    modality = clip.source.modality
+    if not modality:
+        try:
+            modality = "grey" if frames_lib.decode(frames[0]).shape[2] == 1 else "rgb"
+        except frames_lib.FrameError as error:
+            raise UserError(
+                f"{clip.paths[0] if clip.paths else clip.clip}: found {error}; expected an image"
+            ) from error
+    return ClipRecord(
+        clip=f"{clip.source.dataset}/{clip.subject}/{clip.clip}",
+        dataset=clip.source.dataset,
+        subject=clip.subject,
+        cohort=clip.source.cohort,
+        frames=frames,
+        modality=modality,
+        fps=clip.source.fps,
+        onset=clip.onset,
+        apex=clip.apex,
+        offset=clip.offset,
+        apex_source=clip.apex_source,
+        emotion=clip.emotion,
+        expression_type=clip.expression_type,
+        action_units=present,
+        action_unit_sides=sides,
+        action_unit_intensity=intensity,
+        landmarks=landmarks,
+    )
+
+
+def _landmarks(clip: FolderClip) -> np.ndarray:
+    length = len(clip.paths)
+    if not clip.landmarks:
+        return landmark_files.unknown(length)
+    if (
+        len(clip.landmarks) == 1
+        and clip.landmarks[0] is not None
+        and clip.landmarks[0].suffix in landmark_files.SUFFIXES
+    ):
+        return landmark_files.read_clip(clip.landmarks[0], length)
+    unknown = landmark_files.unknown(1)[0]
+    return np.stack([unknown if path is None else landmark_files.read_points(path) for path in clip.landmarks])
+
+
+def landmark_file(manual_dir: Path, subject_folder: str, clip: str) -> tuple[Path, ...]:
+    """The file with the landmarks that a user has put beside the data, if any."""
+    folder = manual_dir / LANDMARKS_FOLDER / subject_folder
+    return tuple(p for suffix in landmark_files.SUFFIXES if (p := folder / f"{clip}{suffix}").is_file())[:1]
+
+
+def sheet_clip(
+    row: Annotation,
+    frames: FrameMap,
+    source: Source,
+    report: BuildReport,
+    *,
+    name: str = "",
+    emotion: str | None = None,
+    landmarks: tuple[Path, ...] = (),
+    folder_wins: bool = False,
+) -> Job | Skipped:
+    """The job that makes the clip of a row; key frames that are not among the frames are moved, and reported.
+
+    A key frame in a gap takes the frame before it; onset and offset outside of the frames take the first and last one,
+    an apex outside of them the middle of onset and offset.
+
+    Args:
+      row: the row, without problem.
+      frames: the frames of the clip (or of the part of a video around the event).
+      source: see Source.
+      report: moved key frames are entered as corrections.
+      name: of the clip, where it is not `row.clip`.
+      emotion: in place of the row's.
+      landmarks: file with the landmarks of the clip.
+      folder_wins: where the row lies outside of the frames altogether, they are taken whole; otherwise the row is
+        skipped.
+    """
+    onset_number, offset_number = row.frames
+    who = f"{row.where} ({row.subject}/{row.clip})"
+    first, last = frames.numbers[0], frames.numbers[-1]
+    if (offset_number < first or onset_number > last) and not folder_wins:
+        return Skipped(
+            who, f"frames {onset_number} to {offset_number} are not in {frames.folder}, which holds {first} to {last}"
+        )
+
+    def place(field: str, number: int) -> tuple[int, bool]:
+        position, moved = frames.position(number)
+        if moved:
+            report.correct(who, field, number, frames.numbers[position], moved)
+        return position, bool(moved)
+
+    if offset_number < first or onset_number > last:
+        reason = f"the sheet disagrees with the frames of the folder, {first} to {last}, which are taken"
+        report.correct(who, "onset", onset_number, first, reason)
+        report.correct(who, "offset", offset_number, last, reason)
+        onset, offset = 0, len(frames) - 1
+    else:
+        onset, _ = place("onset", onset_number)
+        offset, _ = place("offset", offset_number)
+    apex, apex_source = -1, "missing"
+    if row.apex is not None:
+        apex_source = row.apex_source
+        if first <= row.apex <= last:
+            apex, moved = place("apex", row.apex)
+            apex, inside = min(max(apex, onset), offset), apex
+            apex_source = "corrected" if moved or apex != inside else apex_source
+        else:
+            apex, apex_source = (onset + offset) // 2, "corrected"
+            reason = f"frame {row.apex} does not exist; the middle of onset and offset is taken"
+            report.correct(who, "apex", row.apex, frames.numbers[apex], reason)
+    return Job(
+        make_folder_clip,
+        (
+            FolderClip(
+                source=source,
+                clip=name or row.clip,
+                subject=row.subject,
+                paths=frames.paths,
+                onset=onset,
+                apex=apex,
+                offset=offset,
+                apex_source=apex_source,
+                emotion=row.emotion if emotion is None else emotion,
+                expression_type=row.expression_type,
+                action_units=row.action_units,
+                landmarks=landmarks,
+            ),
+        ),
+    )
+
+
+def whole_clip(
+    source: Source,
+    subject: str,
+    name: str,
+    frames: FrameMap,
+    emotion: str,
+    expression_type: str,
+    *,
+    apex: int = -1,
+    action_units: facs.ActionUnits = facs.UNKNOWN,
+    landmarks: tuple[Path | None, ...] = (),
+) -> Job:
+    """The job of a clip without a sheet: the event is the whole folder."""
+    return Job(
+        make_folder_clip,
+        (
+            FolderClip(
+                source=source,
+                clip=name,
+                subject=subject,
+                paths=frames.paths,
+                onset=0,
+                apex=apex,
+                offset=len(frames) - 1,
+                apex_source="missing" if apex < 0 else "annotated",
+                emotion=emotion,
+                expression_type=expression_type,
+                action_units=action_units,
+                landmarks=landmarks,
+            ),
+        ),
+    )
+
+
+def sheet_items(
+    rows: Annotations, source: Source, report: BuildReport, make: Callable[[Annotation], Item]
+) -> Iterator[Item]:
+    """One item for each row of a checked sheet; the sheet's facts go into the report.
+
+    Args:
+      rows: the sheet.
+      source: see Source.
+      report: gets the sheet's version, its corrections, and the objective class of each clip where the sheet has one.
+      make: the item of a row.
+
+    Raises:
+      UserError: the sheet has rows that cannot be used.
+    """
+    rows.check().tell(report)
+    objective = report.notes.setdefault("objective_classes", {})
+    for row in rows.rows:
+        item = make(row)
+        if isinstance(item, Job) and row.objective_class:
+            clip: FolderClip = item.arguments[0]
+            objective[f"{source.dataset}/{clip.subject}/{clip.clip}"] = row.objective_class
+        yield item
+
+
+def no_folder(row: Annotation, root: Path, expected: str) -> Skipped:
+    """The entry of a row whose frames are not there."""
+    there = ", ".join(layout.children(root)[:6]) or "nothing"
+    return Skipped(f"{row.where} ({row.subject}/{row.clip})", f"no folder {expected} in {root}, which holds {there}")
