@@ -233,6 +233,8 @@ def _reason(label_set: LabelSet, dataset: str, kind: str, subject: str, clip: st
     for (number, name), why in label_set.excluded.get(dataset, {}).items():
         if clip.split("/")[2:3] == [name] and _number(subject) == _number(number):
             return why
+    if word not in label_set.maps[dataset] and "+" in word:
+        return "the clip carries several emotions"
     if word not in label_set.maps[dataset]:
         expected = ", ".join(sorted({*label_set.maps[dataset], *dropped}))
         raise UserError(

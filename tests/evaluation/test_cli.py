@@ -111,6 +111,27 @@ def test_somebody_elses_csv(run, tmp_path):
     assert (found["select"], found["comparable"]) == ("last", True)
 
 
+def test_predictions_of_action_units(run, tmp_path):
+    path = tmp_path / "predictions.csv"
+    rows = ["0,f,casme2,01,c1,1,0.9,0,0.1", "0,f,casme2,02,c2,0,0.8,,0.3", "0,f,casme2,03,c3,1,0.2,1,0.7"]
+    path.write_text("seed,fold,dataset,subject,clip,truth_AU4,p_AU4,truth_AU12,p_AU12\n" + "\n".join(rows))
+    code, out, _ = run("score", path, "--json")
+    found = json.loads(out)
+    assert (code, found["task"], found["classes"]) == (0, "au", ["AU4", "AU12"])
+    assert found["confusion"] == [[[0, 1], [1, 1]], [[1, 0], [0, 1]]]
+    assert found["overall"]["f1_binary"]["mean"] == pytest.approx((0.5 + 1) / 2)
+    code, out, _ = run("score", path)
+    assert code == 0
+    assert "all_ones" in out
+
+
+def test_a_reader_that_stops_early_is_no_mistake(tmp_path):
+    (tmp_path / "log.txt").write_text(log_of(SAMM))
+    command = f"{sys.executable} -m mer_jax.evaluation score {tmp_path / 'log.txt'} --json | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

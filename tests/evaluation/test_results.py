@@ -78,6 +78,13 @@ def test_the_order_of_folds_does_not_change_the_bytes(build_table, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
+def test_rows_are_sorted_by_seed_dataset_subject_clip(tmp_path):
+    lines = ["10,f,a,2,m,x,x", "9,f,b,1,a,x,x", "9,f,a,2,b,x,x", "9,f,a,1,z,x,x", "9,f,a,1,c,x,x"]
+    (tmp_path / "p.csv").write_text("seed,fold,dataset,subject,clip,truth,predicted\n" + "\n".join(lines))
+    found = results.read_predictions(tmp_path / "p.csv")
+    assert list(zip(found.seed, found.clip, strict=True)) == [(9, "c"), (9, "z"), (9, "b"), (9, "a"), (10, "m")]
+
+
 def test_action_units(build_table, tmp_path):
     predictions = au_predictions(build_table)
     results.write_predictions(tmp_path / "p.csv", predictions)

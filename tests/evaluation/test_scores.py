@@ -82,6 +82,9 @@ def test_per_class(build_table):
     columns = sklearn.metrics.precision_recall_fscore_support(predictions.truth, predictions.predicted)
     for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
         np.testing.assert_allclose([result["per_class"][c][name] for c in CLASSES], column)
+    np.testing.assert_array_equal(
+        [result["per_class"][c]["predicted"] for c in CLASSES], np.bincount(predictions.predicted, minlength=3)
+    )
     assert result["overall"]["acc"]["std"] == 0.0
 
 

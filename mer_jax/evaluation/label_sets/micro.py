@@ -168,25 +168,22 @@ _MMEW = (
     ),
 )
 
-# --- 4DME: several emotions a clip -----------------------------------------------------------------------------------
+# --- 4DME: a clip may carry several emotions (`Surprise+Positive`), and is then left out of these sets ----------------
 
-_TWO_EMOTIONS = "the clip carries two emotions"
 _4DME_WORDS = (POSITIVE, NEGATIVE, SURPRISE, "repression", OTHERS)
-_4DME_JOINED = drop(*(f"{a}+{b}" for a in _4DME_WORDS for b in _4DME_WORDS if a != b), why=_TWO_EMOTIONS)
 _FOURDME = (
     LabelSet(
         "fourdme_3",
         THREE,
         "single-emotion clips; INFERRED: repression is dropped, because 4DME keeps it apart from negative",
         {"fourdme": same(*THREE)},
-        {"fourdme": drop("repression", OTHERS) | _4DME_JOINED},
+        {"fourdme": drop("repression", OTHERS)},
     ),
     LabelSet(
         "fourdme_5",
         _4DME_WORDS,
         "single-emotion clips, the five categories of the sheet",
         {"fourdme": same(*_4DME_WORDS)},
-        {"fourdme": _4DME_JOINED},
     ),
 )
 
