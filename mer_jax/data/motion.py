@@ -83,6 +83,21 @@ class MotionSpec:
         return self.kind == "flow_pairs"
 
 
+TARGETS: Mapping[str, MotionSpec] = {kind: MotionSpec(kind) for kind in get_args(Kind)}
+
+
+def named(names: Sequence[str]) -> dict[str, MotionSpec]:
+    """The specifications behind the names in a system's `needs.motion`.
+
+    Raises:
+      ValueError: a name is not in TARGETS.
+    """
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        raise ValueError(f"motion targets {unknown}: expected names among {list(TARGETS)}")
+    return {name: TARGETS[name] for name in names}
+
+
 @dataclasses.dataclass(frozen=True)
 class DecodedClip:
     """Frames of one clip, uint8 [T, H, W, C] (RGB or grey), and its key frames (apex -1 where unknown)."""
@@ -226,7 +241,8 @@ def flow_fields(earlier: np.ndarray, later: np.ndarray, settings: TVL1Settings =
     Returns:
       float32 [P, H, W, 2].
     """
-    batch = 16 if jax.default_backend() == "cpu" else 256
+    # On CPU small batches stay in the cache and wait less for their slowest field; an accelerator wants to be filled.
+    batch = 4 if jax.default_backend() == "cpu" else 256
     difference = np.abs(later.astype(np.float32) - earlier.astype(np.float32)).mean(axis=(1, 2))
     order = np.argsort(difference, kind="stable")
     fields = np.empty((*earlier.shape, 2), np.float32)

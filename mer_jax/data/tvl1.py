@@ -31,6 +31,8 @@ _FLAT = float(np.finfo(np.float32).eps)  # squared gradients below it carry no i
 class TVL1Settings:
     """Settings of TV-L1 flow; names and defaults are OpenCV's (`lambda` is a word of Python's).
 
+    OpenCV's illumination term (`gamma`, 0 by default) and its option to start from a given flow are left out.
+
     Attributes:
       tau: time step of the dual ascent.
       lambda_: weight of the data term; smaller is smoother.

@@ -231,6 +231,12 @@ def test_wrong_specifications_are_refused(bad):
         MotionSpec(**bad)
 
 
+def test_systems_name_their_targets():
+    assert motion.named(("dynamic_image",)) == {"dynamic_image": MotionSpec("dynamic_image")}
+    with pytest.raises(ValueError, match="flow_of_time"):
+        motion.named(("flow_pairs", "flow_of_time"))
+
+
 def test_fingerprint_sees_frames_and_key_frames():
     images = frames(4)
     base = DecodedClip(images, 0, 2, 3)

@@ -213,6 +213,13 @@ def test_equals_the_formulas_and_stops_when_they_stop():
     np.testing.assert_allclose(np.asarray(tvl1_flow(a, b, s)), np.stack(expected), atol=2e-4)
 
 
+def test_no_convolutions():
+    """Inside loops they are slow on CPU."""
+    text = tvl1_flow.lower(*(jnp.zeros((2, 40, 40)),) * 2, TVL1Settings(nscales=2)).as_text()
+    assert "while" in text
+    assert "convolution" not in text
+
+
 def test_mistakes_are_refused():
     with pytest.raises(ValueError, match=r"expected two equal \[B, H, W\]"):
         tvl1_flow(np.zeros((1, 20, 20)), np.zeros((1, 20, 21)))
