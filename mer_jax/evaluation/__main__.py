@@ -142,6 +142,8 @@ def _built(label_set: str, data_dir: pathlib.Path | None) -> list[str]:
     root = source.default_data_dir() if data_dir is None else data_dir
     found: dict[str, list[str]] = {d: [] for d in wanted}
     for name in source.built_datasets(root):
+        if "macro" in name.partition("/")[2].split("_"):  # the other part of the same dataset
+            continue
         found.get(canonical(name.replace("/", "_")), []).append(name)
     chosen = []
     for dataset, names in found.items():

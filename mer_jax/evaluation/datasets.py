@@ -8,14 +8,18 @@ datasets of their own here.
 from __future__ import annotations
 
 DATASETS = (
-    "casme", "casme2", "samm", "samm_long_videos", "smic_hs", "smic_vis", "smic_nir", "smic_e", "casme_squared",
-    "casme3", "casme3_c", "mmew", "fourdme", "dfme", "synthetic_faces", "clip_folder",
+    "casme", "casme2", "samm", "samm_long_videos", "smic_hs", "smic_vis", "smic_nir", "smic_e", "smic_e_vis",
+    "casme_squared", "casme3", "casme3_c", "mmew", "fourdme", "dfme", "synthetic_faces", "clip_folder",
     "ck_plus", "oulu_casia", "mmi", "dfew", "afew", "ferv39k", "mafw", "mead",
 )  # fmt: skip
 _ALIASES = {"smic": "smic_hs", "casme3_a": "casme3"}
+_BUILDERS = {
+    "smic_hs": "smic/hs", "smic_vis": "smic/vis", "smic_nir": "smic/nir", "smic_e": "smic/e",
+    "smic_e_vis": "smic/e_vis", "casme3": "casme3/a", "casme3_c": "casme3/c",
+}  # fmt: skip
 _COHORTS = {
     "samm_long_videos": "samm",
-    "smic_hs": "smic", "smic_vis": "smic", "smic_nir": "smic", "smic_e": "smic",
+    "smic_hs": "smic", "smic_vis": "smic", "smic_nir": "smic", "smic_e": "smic", "smic_e_vis": "smic",
     "casme3_c": "casme3_c",  # part C recorded other people than part A
 }  # fmt: skip
 
@@ -38,4 +42,4 @@ def person_of(dataset: str, subject: str) -> str:
 
 def builder_of(dataset: str) -> str:
     """The name under which a dataset is built: `dataset`, or `dataset/config` where configurations hold other clips."""
-    return f"smic/{dataset.removeprefix('smic_')}" if dataset.startswith("smic_") else dataset
+    return _BUILDERS.get(dataset, dataset)

@@ -190,6 +190,10 @@ def data_dir_fixture(build_table, tmp_path):
     smic = ["negative", "positive", "surprise"]
     rows = [{"dataset": "smic", "subject": f"s{k}", "emotion": str(rng.choice(smic))} for k in range(5)]
     build("smic/hs", rows)
+    build("casme3/a_macro", [{"dataset": "casme3_macro", "expression_type": "macro", "emotion": ""}])
+    casme3 = ["happy", "sad", "surprise", "others"]
+    rows = [{"dataset": "casme3", "subject": f"spNO.{k}", "emotion": casme3[k % 4]} for k in range(8)]
+    build("casme3/a", rows)
     return tmp_path / "data"
 
 
@@ -230,6 +234,9 @@ def test_splits_mistakes(run, data_dir, tmp_path):
         assert code == 2
         assert message in err
         assert not out_file.exists()
+    code, out, _ = run("splits", "--protocol", "loso", "--labels", "casme3_4", *common)
+    assert code == 0
+    assert "8 folds" in out
     code, out, _ = run("splits", "--protocol", "loso", "--labels", "own", "--dataset", "smic/hs", *common)
     assert code == 0
     assert "5 folds" in out

@@ -5,7 +5,7 @@ import pytest
 
 from mer_jax.errors import UserError
 from mer_jax.evaluation import labels, objective
-from mer_jax.evaluation.datasets import canonical, person_of
+from mer_jax.evaluation.datasets import DATASETS, builder_of, canonical, person_of
 from mer_jax.evaluation.label_set import LabelSet
 
 CASME2_2014 = {
@@ -364,11 +364,15 @@ def test_partly_unknown_action_units_stay_unknown(build_table):
 def test_names_of_datasets():
     expected = {
         "casme2_cropped": "casme2", "casme": "casme", "casme_squared": "casme_squared", "casme3_a": "casme3",
-        "casme3_c": "casme3_c", "smic": "smic_hs", "smic_vis": "smic_vis",
+        "casme3_c": "casme3_c", "smic": "smic_hs", "smic_vis": "smic_vis", "smic_e_vis": "smic_e_vis",
+        "casme3_macro": "casme3", "mmew_macro": "mmew",
     }  # fmt: skip
     assert {name: canonical(name) for name in expected} == expected
     assert canonical("samm_long_videos") == "samm_long_videos"
     assert canonical("synthetic_faces_micro_dev") == "synthetic_faces"
     assert canonical("my_own") == "my_own"
     assert person_of("samm_long_videos", "006") == person_of("samm", "006") == "samm/006"
-    assert person_of("smic_vis", "s1") == person_of("smic", "s1") == "smic/s1"
+    assert person_of("smic_vis", "s1") == person_of("smic", "s1") == person_of("smic_e_vis", "s1") == "smic/s1"
+    assert person_of("casme3_macro", "spNO.1") == person_of("casme3", "spNO.1") != person_of("casme3_c", "spNO.1")
+    for dataset in DATASETS:
+        assert canonical(builder_of(dataset).replace("/", "_")) == dataset

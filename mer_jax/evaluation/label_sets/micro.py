@@ -116,6 +116,7 @@ _SMIC = (
             )
         },
     ),
+    LabelSet("smic_e_vis_3", THREE, "SMIC-E-VIS, the sheet's Emotion column", {"smic_e_vis": same(*THREE)}),
 )
 
 # --- MMEW: the sheet says others, the folder repression; the counts are hearsay ---------------------------------------
