@@ -36,6 +36,9 @@ def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
     preemption = mesh.Preemption()
 
     micro = prepare.micro(settings)
+    if settings.task == "au" and not settings.data.action_units:
+        units = tuple(int(name.removeprefix("AU")) for name in micro.labelled.classes)
+        settings = settings.replace(data=settings.data.replace(action_units=units))
     pretrained = settings.pre.objective != "none" and not settings.init_from
     macro = prepare.macro(settings, micro) if pretrained else None
     if preemption.reached():
@@ -106,6 +109,7 @@ def _score(
 ) -> dict[str, Any]:
     """Writes splits, predictions and metrics; every clip is scored once a seed."""
     predictions = results.concatenate(parts)
+    protocols.check_predictions(predictions, micro.folds, micro.table)
     split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
     sources = micro.table["apex_source"].tolist()
     notes = []

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mer_jax.analysis import panels
+from mer_jax.data import motion
+from mer_jax.data.motion_cache import MotionCache
 from mer_jax.data.pairs import PairSettings
+from mer_jax.data.source import default_data_dir
 from mer_jax.data.store import build_store
 from mer_jax.data.stream import PairStream
 from mer_jax.errors import UserError
-from mer_jax.evaluation import metrics, protocols, results
+from mer_jax.evaluation import au_metrics, metrics, protocols, results
 from mer_jax.evaluation.results import Predictions
 from mer_jax.files import write_json
 from mer_jax.prepare import Macro, Micro
@@ -27,7 +30,7 @@ from mer_jax.training.monitor import Monitor
 from mer_jax.training.pretrain import PretrainEngine, PretrainSettings, pretrain
 from mer_jax.training.state import Variables, carry_over
 from mer_jax.training.step import initial_variables
-from mer_jax.training.waves import train_folds
+from mer_jax.training.waves import Score, train_folds
 from mer_jax.workdir import Workdir
 
 CONSTANT_PAIRS = 2048  # pairs that latents are standardised on
@@ -190,11 +193,14 @@ def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
 
 
 def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
-    """The clip store of the scored clips."""
+    """The clip store of the scored clips, with the motion targets that the system reads (computed once, kept on disk)."""
     labels = micro.labels if settings.task == "emotion" else np.zeros(len(micro.rows), np.int32)
-    store, _ = build_store(
-        micro.source, micro.rows, system.needs, labels, fit=settings.data.fit, extent=settings.data.extent
-    )
+    data = settings.data
+    store, table = build_store(micro.source, micro.rows, system.needs, labels, fit=data.fit, extent=data.extent)
+    if system.needs.motion:
+        root = Path(data.dir).expanduser() if data.dir else default_data_dir()
+        specs = motion.named(system.needs.motion)
+        store = store.replace(motion=motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"]))
     return store
 
 
@@ -222,7 +228,7 @@ def run_folds(
                 + ", ".join(f"{k} {v}" for k, v in engine.choices.items())
             )
             rolling = Rolling(workdir.checkpoints(seed, "finetune", "wave"))
-            score = None if settings.select == "last" else metrics.uf1
+            score = None if settings.select == "last" else _selection_score(micro)
             try:
                 train_folds(engine, micro.table["clip"], rolling, finished, monitor, preemption, score)
             finally:
@@ -230,6 +236,21 @@ def run_folds(
         return _predictions(micro, finished, seed)
     finally:
         finished.close()
+
+
+def _selection_score(micro: Micro) -> Score:
+    """UF1 (mean binary F1 over action units) of the validation clips of a fold."""
+    n = len(micro.labelled.classes)
+
+    def emotion(clips: np.ndarray, probabilities: np.ndarray) -> float:
+        return float(metrics.uf1(metrics.confusion(micro.labels[clips], probabilities.argmax(-1), n)))
+
+    def action_units(clips: np.ndarray, probabilities: np.ndarray) -> float:
+        present = (probabilities > results.THRESHOLD).astype(np.int8)
+        matrix = au_metrics.au_confusion(micro.labels[clips], present, np.zeros(len(clips), int), 1)[0]
+        return float(au_metrics.SCORES["f1_binary"](matrix))
+
+    return emotion if micro.labelled.task == "emotion" else action_units
 
 
 def _predictions(micro: Micro, finished: Finished, seed: int) -> Predictions:

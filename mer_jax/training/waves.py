@@ -17,7 +17,7 @@ from mer_jax.training.folds import FoldEngine
 from mer_jax.training.monitor import Monitor, Rate, check_finite
 from mer_jax.training.state import TrainState, Variables
 
-Score = Callable[[np.ndarray], float]  # confusion [C, C] (rows truth) -> selection score
+Score = Callable[[np.ndarray, np.ndarray], float]  # (validation clips [m], probabilities [m, C]) -> higher is better
 EVALUATION_BLOCK = 32  # clips a fold evaluates at once
 
 
@@ -51,7 +51,7 @@ def train_folds(
       finished: one checkpoint a fold: variables, and meta {"clips": {clip: probabilities}, "step", "selected_step"}.
       monitor: looks and progress.
       preemption: asked after each chunk.
-      score: selection score of a confusion matrix on the validation clips; None takes the last step.
+      score: selection score on the validation clips of a fold; None takes the last step.
 
     Raises:
       Preempted: SIGTERM; the wave is saved.
@@ -181,15 +181,11 @@ def _look(
 
 def _select(engine: FoldEngine, wave: _Wave, score: Score) -> None:
     """Keeps the variables of the best step so far; a tie keeps the earlier one."""
-    classes = np.asarray(engine.store.label)
     variables = wave.states.final_variables
     found = evaluate(engine, variables, wave.names, engine.folds.validation)
     better = np.zeros(engine.wave_size, bool)
     for place, (clips, probabilities) in enumerate(found):
-        n_classes = probabilities.shape[-1]
-        confusion = np.zeros((n_classes, n_classes), np.int64)
-        np.add.at(confusion, (classes[clips], probabilities.argmax(-1)), 1)
-        value = float(score(confusion))
+        value = float(score(clips, probabilities))
         if value > wave.best_score[place]:
             wave.best_score[place], wave.best_step[place], better[place] = value, wave.step, True
     mask = mesh.put(better, mesh.split(engine.mesh))
