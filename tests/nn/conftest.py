@@ -1,0 +1,34 @@
+"""Quick compilation for tests of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+def _quick(function: Callable, *args: Any) -> Any:
+    options: Any = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable:
+    """`(function, *args) -> function(*args)` under jit, compiled without optimization: most of a test is compiling."""
+    return _quick
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable:
+    """`(module, *args) -> ` parameters that are random everywhere: zero-initialised layers would hide others."""
+
+    def build(module: Any, *args: Any) -> Any:
+        rng = np.random.default_rng(9)
+        tree = jax.eval_shape(lambda: module.init({"params": jax.random.key(0)}, *args))["params"]
+        return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), tree)
+
+    return build
