@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,14 +194,15 @@ def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
 
 
 def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
-    """The clip store of the scored clips, with the motion targets that the system reads (computed once, kept on disk)."""
+    """The clip store of the scored clips, with the motion targets that the system reads."""
     labels = micro.labels if settings.task == "emotion" else np.zeros(len(micro.rows), np.int32)
     data = settings.data
     store, table = build_store(micro.source, micro.rows, system.needs, labels, fit=data.fit, extent=data.extent)
     if system.needs.motion:
         root = Path(data.dir).expanduser() if data.dir else default_data_dir()
         specs = motion.named(system.needs.motion)
-        store = store.replace(motion=motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"]))
+        targets = jax.device_put(motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"].tolist()))
+        store = dataclasses.replace(store, motion=targets)
     return store
 
 
