@@ -104,6 +104,17 @@ def write_frames(folder: Path, numbers: Iterable[int], name: str = "img{}.jpg", 
     return folder
 
 
+def write_video(path: Path, numbers: Iterable[int], fps: float = 25.0, height: int = 48, width: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), code, fps, (width, height))
+    assert writer.isOpened()
+    for number in numbers:
+        writer.write(frame(number, height=height, width=width))
+    writer.release()
+    return path
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
