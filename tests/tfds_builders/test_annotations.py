@@ -105,8 +105,9 @@ def test_casme_positions_hold_for_the_sheet_of_189_rows_only(tmp_path):
     mended = sheet(189).check().rows[40]
     assert (mended.onset, mended.apex, mended.offset, mended.apex_source) == (100, 120, 149, "corrected")
     assert {c.field for c in sheet(189).corrected} == {"onset", "apex", "offset"}
-    with pytest.raises(UserError, match=r"row 42 \(01/EP40_1\): onset 120 is after offset 20"):
-        sheet(193).check()
+    kept = sheet(193).check().rows[40]  # other positions: nothing is changed, the clip's folder will tell
+    assert (kept.onset, kept.apex, kept.offset) == (120, 15, 20)
+    assert not sheet(193).corrected
 
 
 def samm_row(subject, clip, onset, apex, offset, units="12", emotion="Anger", objective=7):
@@ -155,13 +156,20 @@ def test_samm_long_videos(tmp_path):
         ["006", "006_1_1", 1, 100, 150, 200, 101, "Macro", "4+7", None],
         ["006", "006_1_2", 1, 300, 320, 340, 41, "Micro - 1/2", "12A", None],
         ["007", "007_5_1", 1, 300, 0, 340, 41, "Macro", "?", None],
+        ["007", "007_5_2", 1, 300, 320, 0, 41, "Macro", "?", None],
+        ["007", "007_5_3", 1, 300, 0, 0, 41, "Macro", "?", None],
     ]
     notes = [["note"]] * 10
     path = trees.write_xlsx(tmp_path / "SAMM_LongVideos_V1_Release.xlsx", {"s": [*notes, trees.SAMM_LONG, *rows]})
-    read = annotations.read("samm_long_videos", path).check()
+    read = annotations.read("samm_long_videos", path)
+    with pytest.raises(UserError, match=r"row 16 \(007/007_5_3\): onset 300 is after offset 0"):
+        read.check()
+    read = read.usable().check()
     assert [(r.expression_type, r.apex, r.emotion) for r in read.rows] == [
-        ("macro", 150, ""), ("micro", 320, ""), ("macro", None, ""),
+        ("macro", 150, ""), ("micro", 320, ""), ("macro", None, ""), ("macro", 320, ""),
     ]  # fmt: skip
+    assert read.rows[3].offset == 320  # an offset of 0 stands for the apex
+    assert ["onset 300 is after offset 0" in s.reason for s in read.skipped] == [True]
 
 
 def test_smic_e_with_formulas_footnotes_and_incomplete_rows(tmp_path):

@@ -9,6 +9,8 @@ ROWS = [
     [1, "EP01_5", None, 9, 10, None, 12, None, 150, 50, "4+L9", "disgust"],
     [1, "EP03_1", None, 120, 15, None, 200, None, 1, 1, 14, "Tense "],
     [35, "EP01_5", None, 1, "\\", 3, 4, None, 1, 1, "?", "repression"],
+    [35, "EP02_1", None, 10, 12, None, 4, None, 1, 1, "4", "fear"],
+    [35, "EP03_1", None, 11, 12, None, None, None, 1, 1, "4", "fear"],
 ]
 
 
@@ -19,13 +21,15 @@ def tree(tmp_path):
     trees.write_frames(raw / "sub01/EP01_5", range(8, 14), "EP01_5-{}.jpg")
     trees.write_frames(raw / "sub01/EP03_1", range(57, 66), "EP03_1-{}.jpg")
     trees.write_frames(raw / "sub35/EP01_5", range(1, 6), "EP01_5-{:03d}.jpg")
+    trees.write_frames(raw / "sub35/EP02_1", range(8, 15), "EP02_1-{:03d}.jpg")
+    trees.write_frames(raw / "sub35/EP03_1", range(8, 15), "EP03_1-{:03d}.jpg")
     trees.write_frames(tmp_path / "Cropped/sub01/EP01_5", range(8, 14), "reg_EP01_5-{}.jpg")
     return tmp_path
 
 
 def test_raw(tree, tmp_path):
     clips, skipped, report = trees.run_builder("casme", "raw", tree, tmp_path / "out")
-    assert list(clips) == ["casme/01/EP01_5", "casme/01/EP03_1", "casme/35/EP01_5"]
+    assert list(clips) == [f"casme/{c}" for c in ("01/EP01_5", "01/EP03_1", "35/EP01_5", "35/EP02_1", "35/EP03_1")]
     assert not skipped
     one = clips["casme/01/EP01_5"]
     assert (one.dataset, one.subject, one.cohort, one.modality, one.fps) == ("casme", "01", "casme", "rgb", 60.0)
@@ -45,6 +49,9 @@ def test_the_folder_is_right_where_the_sheet_disagrees(tree, tmp_path):
     clips, _, report = trees.run_builder("casme", "raw", tree, tmp_path / "out")
     clip = clips["casme/01/EP03_1"]
     assert (clip.onset, clip.apex, clip.offset, clip.apex_source) == (0, 4, 8, "corrected")
+    for name in ("EP02_1", "EP03_1"):  # the offset is before the onset, or missing: what the folder holds goes
+        clip = clips[f"casme/35/{name}"]
+        assert (clip.onset, clip.apex, clip.offset, clip.apex_source) == (3 - (name == "EP02_1"), 4, 6, "annotated")
     mended = [c for c in report.corrected if "EP03_1" in c["row"]]
     assert {(c["field"], c["found"], c["used"]) for c in mended} >= {("onset", "120", "57"), ("offset", "200", "65")}
 
@@ -52,7 +59,7 @@ def test_the_folder_is_right_where_the_sheet_disagrees(tree, tmp_path):
 def test_cropped_names_the_rows_without_folder(tree, tmp_path):
     clips, skipped, _ = trees.run_builder("casme", "cropped", tree, tmp_path / "out")
     assert list(clips) == ["casme/01/EP01_5"]
-    assert [s.row.split("(")[1] for s in skipped] == ["01/EP03_1)", "35/EP01_5)"]
+    assert [s.row.split("(")[1] for s in skipped] == ["01/EP03_1)", "35/EP01_5)", "35/EP02_1)", "35/EP03_1)"]
     assert "no folder sub35/EP01_5" in skipped[1].reason
 
 

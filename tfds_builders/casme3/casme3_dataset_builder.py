@@ -57,6 +57,8 @@ class Builder(ClipBuilder):
         part, how = config.name, self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, _SHEETS[part], how)
         rows = _current(read_sheet(_FORMATS[part], sheet)).of_type(config.expression_type)
+        if part == "a_macro":
+            rows = rows.usable()
         source = _SOURCES[part]
         videos = long_videos.Videos(config.margin_frames(_FPS))
         cut = _cut_clips(manual_dir) if part == "a" else None

@@ -47,7 +47,7 @@ class Builder(ClipBuilder):
         config: EventConfig = self.builder_config
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, ("CAS(ME)^2code_final*", "*code_final*"), how)
-        rows = read_sheet("casme_squared", sheet).of_type(config.expression_type)
+        rows = read_sheet("casme_squared", sheet).of_type(config.expression_type).usable()
         source = _SOURCES[config.expression_type]
         root = layout.root_folder(manual_dir, _ROOTS[config.name.removeprefix(config.expression_type)], how)
         videos = long_videos.Videos(config.margin_frames(source.fps))

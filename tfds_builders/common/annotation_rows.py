@@ -31,7 +31,7 @@ class Annotation:
       where: file and row, for messages.
       subject: the subject as the dataset's folders write it.
       clip: name of the clip within the subject.
-      onset: frame number as in file names; None only where `problem` says so.
+      onset: frame number as in file names; None only where `problem` says so, or where the folder tells it (CASME).
       apex: frame number, None where unknown.
       offset: frame number.
       apex_source: one of APEX_SOURCES.
@@ -63,6 +63,10 @@ class Annotation:
         assert self.onset is not None
         assert self.offset is not None
         return self.onset, self.offset
+
+    def key(self, with_onset: bool) -> tuple[object, ...]:
+        """What no other row of the sheet may share."""
+        return self.subject, self.clip, self.expression_type, self.onset if with_onset else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Annotations:
             raise UserError(f"{self.file}: no row with a clip below the header; is this the sheet of the distribution?")
         seen: dict[tuple[object, ...], Annotation] = {}
         for row in self.rows:
-            key = (row.subject, row.clip, row.expression_type, row.onset if self.key_has_onset else None)
+            key = row.key(self.key_has_onset)
             if key in seen:
                 raise UserError(
                     f"{row.where}: clip {row.clip!r} of subject {row.subject!r} stands in the sheet twice (first in"
@@ -118,6 +122,21 @@ class Annotations:
                 )
             seen[key] = row
         return self
+
+    def usable(self) -> Annotations:
+        """The sheet without rows that cannot be used and without repeated ones, which are skipped by name.
+
+        For the sheets of long recordings, whose thousands of intervals no user can mend.
+        """
+        kept: dict[tuple[object, ...], Annotation] = {}
+        skipped = list(self.skipped)
+        for row in self.rows:
+            first = kept.setdefault(row.key(self.key_has_onset), row) if not row.problem else row
+            if row.problem:
+                skipped.append(Skipped(f"{row.where} ({row.subject}/{row.clip})", row.problem))
+            elif first is not row:
+                skipped.append(Skipped(f"{row.where} ({row.subject}/{row.clip})", f"the same event as {first.where}"))
+        return dataclasses.replace(self, rows=tuple(kept.values()), skipped=tuple(skipped))
 
     def of_type(self, expression_type: str) -> Annotations:
         """The rows of one expression type, as a sheet of their own (skipped rows stay with both)."""

@@ -43,7 +43,11 @@ def read(dataset: str, path: Path, worksheet: str | None = None) -> Annotations:
     if dataset not in FORMATS:
         raise UserError(f"unknown annotation format {dataset!r}; known: {', '.join((*FORMATS, 'casme_squared'))}")
     form = FORMATS[dataset]
-    _, _, rows = sheets.read_table(sheets.read_workbook(path), form.columns, form.needed, worksheet or form.worksheet)
+    book = sheets.read_workbook(path)
+    worksheet = worksheet or form.worksheet
+    if worksheet is None and any(s.name == form.prefer_worksheet for s in book):
+        worksheet = form.prefer_worksheet
+    _, _, rows = sheets.read_table(book, form.columns, form.needed, worksheet)
     readings = [_Reading(dataset, form, row, len(rows)) for row in rows]
     skipped = [s for r in readings if (s := r.skipped()) is not None]
     kept = [r for r in readings if r.skipped() is None]
@@ -122,6 +126,8 @@ class _Reading:
                 self._fail(str(error))
         if self.form.zero_apex_missing and frames["apex"] == 0:
             frames["apex"] = None
+        if self.form.zero_offset_is_apex and frames["offset"] == 0 and frames["apex"] is not None:
+            self._correct(frames, "offset", frames["apex"], "the offset is 0 (not seen): the apex ends the event")
         before = dict(frames)
         for known in corrections_lib.CORRECTIONS:
             if known.dataset == self.dataset and known.applies(
@@ -139,6 +145,8 @@ class _Reading:
         """Fills and clamps the apex; returns its source."""
         source = "corrected" if any(c.field == "apex" for c in self.corrected) else "annotated"
         onset, apex, offset = frames["onset"], frames["apex"], frames["offset"]
+        if self.form.folder_decides and (onset is None or offset is None or onset > offset):
+            return "missing" if apex is None else source
         for field in ("onset", "offset"):
             if frames[field] is None:
                 self._fail(f"{self.row.at(field)}: found {self.row.text(field)!r}, expected a frame number")
@@ -168,7 +176,7 @@ class _Reading:
         if not self.form.has_emotion and not self.row.text("emotion"):
             return ""
         text = re.sub(r"\s+", " ", sheets.fold_width(self.row.text("emotion"))).strip().casefold()
-        words = [w.strip() for w in text.split("+")] if self.form.split_emotions else [text]
+        words = [w.strip() for w in re.split(r"[+/,&]", text)] if self.form.split_emotions else [text]
         words = [self.form.aliases.get(w, w) for w in words]
         unknown = [w for w in words if w not in self.form.emotions]
         if unknown:

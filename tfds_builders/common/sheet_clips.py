@@ -168,16 +168,11 @@ def sheet_clip(
       name: of the clip, where it is not `row.clip`.
       emotion: in place of the row's.
       landmarks: file with the landmarks of the clip.
-      folder_wins: where the row lies outside of the frames altogether, they are taken whole; otherwise the row is
-        skipped.
+      folder_wins: onset and offset that are missing, out of order or not among the frames become the first and last
+        frame; otherwise a row that lies outside of the frames altogether is skipped.
     """
-    onset_number, offset_number = row.frames
     who = f"{row.where} ({row.subject}/{row.clip})"
     first, last = frames.numbers[0], frames.numbers[-1]
-    if (offset_number < first or onset_number > last) and not folder_wins:
-        return Skipped(
-            who, f"frames {onset_number} to {offset_number} are not in {frames.folder}, which holds {first} to {last}"
-        )
 
     def place(field: str, number: int) -> tuple[int, bool]:
         position, moved = frames.position(number)
@@ -185,14 +180,17 @@ def sheet_clip(
             report.correct(who, field, number, frames.numbers[position], moved)
         return position, bool(moved)
 
-    if offset_number < first or onset_number > last:
-        reason = f"the sheet disagrees with the frames of the folder, {first} to {last}, which are taken"
-        report.correct(who, "onset", onset_number, first, reason)
-        report.correct(who, "offset", offset_number, last, reason)
-        onset, offset = 0, len(frames) - 1
+    if folder_wins:
+        onset_number, offset_number = _told_by_folder(row, frames, report, who)
     else:
-        onset, _ = place("onset", onset_number)
-        offset, _ = place("offset", offset_number)
+        onset_number, offset_number = row.frames
+        if offset_number < first or onset_number > last:
+            return Skipped(
+                who,
+                f"frames {onset_number} to {offset_number} are not in {frames.folder}, which holds {first} to {last}",
+            )
+    onset, _ = place("onset", onset_number)
+    offset, _ = place("offset", offset_number)
     apex, apex_source = -1, "missing"
     if row.apex is not None:
         apex_source = row.apex_source
@@ -223,6 +221,20 @@ def sheet_clip(
             ),
         ),
     )
+
+
+def _told_by_folder(row: Annotation, frames: FrameMap, report: BuildReport, who: str) -> tuple[int, int]:
+    """Onset and offset of the row where they are among the frames; else the first and the last frame."""
+    first, last = frames.numbers[0], frames.numbers[-1]
+    onset = row.onset if row.onset is not None and first <= row.onset <= last else first
+    offset = row.offset if row.offset is not None and first <= row.offset <= last else last
+    if onset > offset:
+        onset, offset = first, last
+    for field, found, used in (("onset", row.onset, onset), ("offset", row.offset, offset)):
+        if found != used:
+            reason = f"the sheet disagrees with the frames of the folder, {first} to {last}"
+            report.correct(who, field, "" if found is None else found, used, reason)
+    return onset, offset
 
 
 def whole_clip(

@@ -27,9 +27,12 @@ class SheetFormat:
       midpoint: a missing apex is imputed as the midpoint, as the dataset's users do.
       key_has_onset: subject and clip name a video, and the onset tells its events apart.
       expression_type: of every row, where the sheet has no column for it.
-      split_emotions: words may be joined by `+` (multi-label).
+      split_emotions: words may be joined by `+`, `/` or `,` (multi-label).
       has_emotion: False where the sheet has no emotion column.
       skip_incomplete: rows without onset or offset are known to occur and give no clip.
+      folder_decides: onset and offset may be missing or out of order: the frames of the clip's folder tell them.
+      zero_offset_is_apex: an offset of 0 (not seen in the recording) stands for the apex.
+      prefer_worksheet: the worksheet to take where it exists, among look-alikes.
     """
 
     columns: Columns
@@ -47,6 +50,9 @@ class SheetFormat:
     split_emotions: bool = False
     has_emotion: bool = True
     skip_incomplete: bool = False
+    folder_decides: bool = False
+    zero_offset_is_apex: bool = False
+    prefer_worksheet: str | None = None
 
 
 def _columns(**spellings: str | tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -70,6 +76,7 @@ FORMATS: Mapping[str, SheetFormat] = MappingProxyType(
             ),
             (*_FRAMES, "action_units", "emotion"),
             ("tense", "disgust", "repression", "surprise", "happiness", "sadness", "fear", "contempt"),
+            folder_decides=True,
         ),
         "casme2": SheetFormat(
             _columns(
@@ -104,6 +111,7 @@ FORMATS: Mapping[str, SheetFormat] = MappingProxyType(
             subject=r"0*([0-9]+)",
             subject_form="{:0>3}",
             zero_apex_missing=True,
+            zero_offset_is_apex=True,
             key_has_onset=True,
             has_emotion=False,
         ),
@@ -144,15 +152,17 @@ FORMATS: Mapping[str, SheetFormat] = MappingProxyType(
             subject=r"spno\.?\s*0*([0-9]+)",
             subject_form="spNO.{}",
             zero_apex_missing=True,
+            zero_offset_is_apex=True,
             key_has_onset=True,
             has_emotion=False,
+            prefer_worksheet="AU+Emotion",
         ),
         "casme3_c": SheetFormat(
             _columns(subject="sub", clip="count", onset="onset", offset="offset", action_units=_AUS, emotion="emotion"),
             ("subject", "clip", "onset", "offset", "action_units", "emotion"),
             ("negative", "surprise", "others", "positive"),
             {"other": "others"},
-            subject=r"(?:sp?(?:no\.)?)?\s*0*([0-9]+)",
+            subject=r"[a-z.\s]*0*([0-9]+)",
             midpoint=True,
             key_has_onset=True,
         ),

@@ -40,7 +40,7 @@ class Builder(ClipBuilder):
         config: EventConfig = self.builder_config
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, ("SAMM_LongVideos*", "*long*video*"), how)
-        rows = read_sheet("samm_long_videos", sheet).of_type(config.expression_type)
+        rows = read_sheet("samm_long_videos", sheet).of_type(config.expression_type).usable()
         rows = _with_emotions(rows, manual_dir)
         root = layout.root_folder(manual_dir, ("SAMM_longvideos", "SAMM_long_videos"), how)
         videos = long_videos.Videos(config.margin_frames(_SOURCE.fps))
