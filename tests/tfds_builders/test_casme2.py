@@ -80,7 +80,7 @@ def test_the_sheet_of_2019_and_the_file_of_objective_classes(tree, tmp_path):
 
 def test_landmarks_beside_the_data(tree, tmp_path):
     points = np.arange(4 * 68 * 2, dtype=np.float32).reshape(4, 68, 2)
-    folder = tree / "landmarks/sub04"
+    folder = tree / "CASME2_RAW_selected_landmarks/sub04"
     folder.mkdir(parents=True)
     np.save(folder / "EP12_01f.npy", points)
     clips, _, _ = trees.run_builder("casme2", "raw", tree, tmp_path / "out")
@@ -158,3 +158,17 @@ def test_a_whole_build_with_tfds(tree, tmp_path):
     ]  # fmt: skip
     report = json.loads(next((tmp_path / "built").rglob("build_report.json")).read_text())
     assert (report["rows"], report["clips"], len(report["skipped"])) == (5, 4, 1)
+
+
+def test_a_folder_that_holds_several_sets(tree, tmp_path):
+    """The crops of CASME lie in a folder of the same name: those beside the sheet are taken."""
+    both = tmp_path / "all"
+    both.mkdir()
+    tree.rename(both / "z_casme2")
+    trees.write_frames(both / "a_casme/Cropped/sub01/EP02_01f", [1], "reg_img{}.jpg")
+    clips, _, _ = trees.run_builder("casme2", "cropped", both, tmp_path / "out")
+    assert len(clips) == 4
+    trees.write_frames(both / "b_smic/SMIC_all_raw/HS/s1/micro/negative/s1_ne_01", [1], "image{}.bmp")
+    trees.write_frames(both / "c_smic/SMIC_all_raw/HS/s1/micro/negative/s1_ne_01", [1], "image{}.bmp")
+    with pytest.raises(UserError, match="several folders 'SMIC_all_raw': b_smic/SMIC_all_raw, c_smic/SMIC_all_raw"):
+        trees.run_builder("smic", "hs", both, tmp_path / "out")

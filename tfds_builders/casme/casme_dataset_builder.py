@@ -40,13 +40,13 @@ class Builder(ClipBuilder):
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, ("CASME-coded*", "*CASME*coded*", "*CASME*"), how, without=("*CASME2*",))
         rows = read_sheet("casme", sheet)
-        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how)
+        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how, near=sheet)
 
         def make(row: Annotation) -> Item:
             folder = layout.find(root, (f"sub{row.subject}", row.subject), row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root, f"sub{row.subject}/{row.clip}")
-            marks = sheet_clips.landmark_file(manual_dir, f"sub{row.subject}", row.clip)
+            marks = sheet_clips.landmark_file(root, f"sub{row.subject}", row.clip)
             # MEB found the sheet wrong, not the folders, wherever the two disagree.
             return sheet_clips.sheet_clip(row, list_frames(folder), _SOURCE, report, landmarks=marks, folder_wins=True)
 

@@ -43,14 +43,14 @@ class Builder(ClipBuilder):
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, ("CASME2-coding*", "*CASME2*coding*", "*CASME2*"), how, without=(_OBJECTIVE,))
         rows = _with_objective_classes(read_sheet("casme2", sheet), manual_dir)
-        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how)
+        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how, near=sheet)
         report.notes["frames"] = root.name
 
         def make(row: Annotation) -> Item:
             folder = layout.find(root, (f"sub{row.subject}", row.subject), row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root, f"sub{row.subject}/{row.clip}")
-            marks = sheet_clips.landmark_file(manual_dir, f"sub{row.subject}", row.clip)
+            marks = sheet_clips.landmark_file(root, f"sub{row.subject}", row.clip)
             return sheet_clips.sheet_clip(row, list_frames(folder), _SOURCE, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _SOURCE, report, make)

@@ -26,6 +26,7 @@ _SOURCES = {
     "c": Source("casme3_c", "casme3_c", _FPS),  # other people
 }
 _FORMATS = {"a": "casme3", "a_macro": "casme3_macro", "c": "casme3_c"}
+_CUT_CLIPS = ("Part_A_ME_clip", "frame")
 _SHEETS = {
     "a": ("cas(me)3_part_A_ME_label_JpgIndex_v2*", "*part_A_ME_label*"),
     "a_macro": ("CAS(ME)3_part_A_v2*", "CAS(ME)3_part_A_v*"),
@@ -61,9 +62,11 @@ class Builder(ClipBuilder):
             rows = rows.usable()
         source = _SOURCES[part]
         videos = long_videos.Videos(config.margin_frames(_FPS))
-        cut = _cut_clips(manual_dir) if part == "a" else None
         folder_name = "part_C" if part == "c" else "part_A"
-        long = layout.find(manual_dir, folder_name)
+        long = layout.find(sheet.parent, folder_name) or layout.find(manual_dir, folder_name)
+        cut = None
+        if part == "a":
+            cut = layout.find(sheet.parent, *_CUT_CLIPS) or layout.find(manual_dir, *_CUT_CLIPS)
         if long is None and cut is None:
             long = layout.root_folder(manual_dir, (folder_name,), how)
 
@@ -92,10 +95,6 @@ def _current(rows: Annotations) -> Annotations:
             " take it from the authors' repository jingtingEmmaLi/CAS-ME-3"
         )
     return rows
-
-
-def _cut_clips(manual_dir: Path) -> Path | None:
-    return layout.find(manual_dir, "Part_A_ME_clip", "frame")
 
 
 def _sheet_onset(row: Annotation) -> str:

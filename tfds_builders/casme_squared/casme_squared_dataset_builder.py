@@ -49,7 +49,7 @@ class Builder(ClipBuilder):
         sheet = layout.sheet(manual_dir, ("CAS(ME)^2code_final*", "*code_final*"), how)
         rows = read_sheet("casme_squared", sheet).of_type(config.expression_type).usable()
         source = _SOURCES[config.expression_type]
-        root = layout.root_folder(manual_dir, _ROOTS[config.name.removeprefix(config.expression_type)], how)
+        root = layout.root_folder(manual_dir, _ROOTS[config.name.removeprefix(config.expression_type)], how, sheet)
         videos = long_videos.Videos(config.margin_frames(source.fps))
         report.notes["self_reports"] = {
             f"{r.subject}/{r.clip}/{r.onset}": r.cells["self_report"] for r in rows.rows if r.cells["self_report"]

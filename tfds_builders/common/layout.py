@@ -39,21 +39,31 @@ def find(root: Path, *parts: str | Sequence[str]) -> Path | None:
     return place
 
 
-def root_folder(manual_dir: Path, names: Iterable[str], instructions: str) -> Path:
-    """The folder of one of the given names: `manual_dir` itself, in it, or one level deeper.
+def root_folder(manual_dir: Path, names: Iterable[str], instructions: str, near: Path | None = None) -> Path:
+    """The folder of one of the given names: beside the sheet, in `manual_dir`, that itself, or one level deeper.
+
+    Args:
+      manual_dir: where the user has put the data; it may hold several sets, each in a folder of its own.
+      names: spellings of the folder, best first.
+      instructions: how to obtain the data, for the message.
+      near: the annotation sheet, where there is one: other sets have folders of the same name (`Cropped`).
 
     Raises:
-      UserError: there is none; how to obtain the data and the expected tree are told.
+      UserError: there is none (how to obtain the data and the expected tree are told), or there are several.
     """
     wanted = list(names)
     for name in wanted:
-        if (found := find(manual_dir, name)) is not None and found.is_dir():
-            return found
-        if manual_dir.name.casefold() == name.casefold():
-            return manual_dir
-        for place in folders(manual_dir):
+        for place in (manual_dir,) if near is None else (near.parent, manual_dir):
             if (found := find(place, name)) is not None and found.is_dir():
                 return found
+        if manual_dir.name.casefold() == name.casefold():
+            return manual_dir
+        deeper = [f for p in folders(manual_dir) if (f := find(p, name)) is not None and f.is_dir()]
+        if len(deeper) > 1:
+            listed = ", ".join(str(f.relative_to(manual_dir)) for f in deeper)
+            raise UserError(f"{manual_dir}: several folders {name!r}: {listed}; give the folder of one dataset")
+        if deeper:
+            return deeper[0]
     listed = " or ".join(repr(n) for n in wanted)
     there = ", ".join(children(manual_dir)[:12]) or "nothing"
     raise UserError(f"{manual_dir}: no folder {listed}; found {there}. {instructions}")

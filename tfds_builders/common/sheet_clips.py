@@ -19,7 +19,7 @@ from tfds_builders.common.jobs import Item, Job
 from tfds_builders.common.report import BuildReport, Skipped
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-LANDMARKS_FOLDER = "landmarks"  # beside the data: landmarks/<subject folder>/<clip>.npy or .csv
+LANDMARKS = "_landmarks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +138,13 @@ def _landmarks(clip: FolderClip) -> np.ndarray:
     return np.stack([unknown if path is None else landmark_files.read_points(path) for path in clip.landmarks])
 
 
-def landmark_file(manual_dir: Path, subject_folder: str, clip: str) -> tuple[Path, ...]:
-    """The file with the landmarks that a user has put beside the data, if any."""
-    folder = manual_dir / LANDMARKS_FOLDER / subject_folder
+def landmark_file(root: Path, subject_folder: str, clip: str) -> tuple[Path, ...]:
+    """The file with the landmarks that a user has put beside the frames of `root`, if any.
+
+    `<root>_landmarks/<subject folder>/<clip>.npy` or `.csv`; frames and crops of one set have different pixels, and
+    so different folders.
+    """
+    folder = root.with_name(root.name + LANDMARKS) / subject_folder
     return tuple(p for suffix in landmark_files.SUFFIXES if (p := folder / f"{clip}{suffix}").is_file())[:1]
 
 

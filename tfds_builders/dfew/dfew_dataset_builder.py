@@ -70,15 +70,16 @@ class Builder(ClipBuilder):
 
 def _release(manual_dir: Path, how: str) -> tuple[Path, dict[tuple[str, int], Path | None]]:
     """The folder of the frames, and the split files, of the newer or the older release."""
-    newer = layout.find(manual_dir, "Clip", "jpg_256")
-    table = layout.find(manual_dir, "EmoLabel_DataSplit")
+    places = (manual_dir, *layout.folders(manual_dir))
+    newer = next((f for p in places if (f := layout.find(p, "Clip", "jpg_256")) is not None), None)
+    table = next((f for p in places if (f := layout.find(p, "EmoLabel_DataSplit")) is not None), None)
     if newer is not None and table is not None:
         return newer, {
             (p, k): layout.find(table, f"{p}(single-labeled)", f"set_{k}.csv")
             for p in ("train", "test")
             for k in _FOLDS
         }
-    older = layout.find(manual_dir, "data_affine", "single_label") or layout.find(manual_dir, "single_label")
+    older = next((f for p in places if (f := layout.find(p, "data_affine", "single_label")) is not None), None)
     if older is None:
         older = layout.root_folder(manual_dir, ("single_label",), f"Found neither release. {how}")
     return older / "data", {

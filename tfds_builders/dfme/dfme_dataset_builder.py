@@ -49,8 +49,9 @@ class Builder(ClipBuilder):
     def clips(self, manual_dir: Path, report: BuildReport) -> Iterable[Item]:
         """One job a row of the sheet. Its frame numbers are positions from 0, unlike those of all other sets."""
         part, how = self.builder_config.name, self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        rows = read_sheet("dfme", layout.sheet(manual_dir, _SHEETS[part], how))
-        root = layout.root_folder(manual_dir, _ROOTS[part], how)
+        sheet = layout.sheet(manual_dir, _SHEETS[part], how)
+        rows = read_sheet("dfme", sheet)
+        root = layout.root_folder(manual_dir, _ROOTS[part], how, near=sheet)
 
         def make(row: Annotation) -> Item:
             folder = layout.find(root, row.clip) or layout.find(root, row.subject, row.clip)
@@ -59,7 +60,7 @@ class Builder(ClipBuilder):
             listed = list_frames(folder)
             frames = FrameMap(folder, tuple(range(len(listed))), listed.paths)
             source = dataclasses.replace(_SOURCE, fps=_fps(row))
-            marks = sheet_clips.landmark_file(manual_dir, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root, row.subject, row.clip)
             return sheet_clips.sheet_clip(row, frames, source, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _SOURCE, report, make)

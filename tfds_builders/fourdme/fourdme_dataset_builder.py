@@ -40,13 +40,13 @@ class Builder(ClipBuilder):
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
         sheet = layout.sheet(manual_dir, ("4DME_Labelling_Micro*", "*4DME*Micro*", "*4DME*"), how, ("*extra*",))
         rows = read_sheet("fourdme", sheet)
-        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how)
+        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how, near=sheet)
 
         def make(row: Annotation) -> Item:
             folder = layout.find(root, row.subject, row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root, f"{row.subject}/{row.clip}")
-            marks = sheet_clips.landmark_file(manual_dir, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root, row.subject, row.clip)
             return sheet_clips.sheet_clip(row, list_frames(folder), _SOURCE, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _SOURCE, report, make)

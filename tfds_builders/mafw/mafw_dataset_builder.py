@@ -40,8 +40,11 @@ class Builder(ClipBuilder):
         """One job a labelled video. People are not named: every clip is a person of its own (INFERRED)."""
         config: VideoConfig = self.builder_config
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        root = layout.find(manual_dir, "data", "clips") or layout.root_folder(manual_dir, ("clips",), how)
-        splits = layout.find(manual_dir, "split", "single", "no_caption")
+        places = (manual_dir, *layout.folders(manual_dir))
+        root = next((f for p in places if (f := layout.find(p, "data", "clips")) is not None), None)
+        if root is None:
+            root = layout.root_folder(manual_dir, ("clips",), how)
+        splits = next((f for p in places if (f := layout.find(p, "split", "single", "no_caption")) is not None), None)
         if splits is None:
             raise UserError(f"{manual_dir}: no folder 'split/single/no_caption'. {how}")
         labels: dict[str, str] = {}

@@ -24,7 +24,7 @@ _MICRO = Source("mmew", "mmew", 90.0)
 _MACRO = Source("mmew_macro", "mmew", 90.0)
 EMOTIONS = ("happiness", "anger", "surprise", "disgust", "fear", "sadness", "others")
 _OTHERS = ("others", "repression")  # the sheet's word and the folder's
-_BASE = ("MMEW_Final", "MMEW_final", "MMEW")
+_BASE = ("MMEW_Final",)
 _NAME = re.compile(r"(S[0-9]+)-[0-9]+-[0-9]+", re.IGNORECASE)
 
 
@@ -58,8 +58,9 @@ class Builder(ClipBuilder):
 
     def _micro(self, manual_dir: Path, report: BuildReport) -> Iterator[Item]:
         how = self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        rows = read_sheet("mmew", layout.sheet(manual_dir, ("MMEW_Micro_Exp*", "*MMEW*"), how))
-        base = _base(manual_dir)
+        sheet = layout.sheet(manual_dir, ("MMEW_Micro_Exp*", "*MMEW*"), how)
+        rows = read_sheet("mmew", sheet)
+        base = _base(sheet.parent, manual_dir)
         root = layout.find(base, ("Micro_Expression", "Micro-Expression"))
         if root is None and not any(_people(base)):
             raise UserError(f"{base}: no folder 'Micro_Expression' and no subject folders. {how}")
@@ -71,7 +72,7 @@ class Builder(ClipBuilder):
                 folder = layout.find(root, emotions, row.clip) or layout.find(root, row.subject, emotions, row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root or base, f"{emotions[0]}/{row.clip}")
-            marks = sheet_clips.landmark_file(manual_dir, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root or base, row.subject, row.clip)
             return sheet_clips.sheet_clip(row, list_frames(folder), _MICRO, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _MICRO, report, make)
@@ -104,12 +105,10 @@ class Builder(ClipBuilder):
                     yield sheet_clips.whole_clip(_MACRO, subject, path.stem.strip(), frames, emotion, "macro", apex=0)
 
 
-def _base(manual_dir: Path) -> Path:
-    for name in _BASE:
-        found = layout.find(manual_dir, name)
-        if found is not None and found.is_dir():
-            return found
-    return manual_dir
+def _base(*places: Path) -> Path:
+    """The folder of the two trees: below one of the places, or the first place itself."""
+    deeper = [f for p in places for f in layout.folders(p)]
+    return next((f for p in (*places, *deeper) if (f := layout.find(p, _BASE)) is not None), places[0])
 
 
 def _people(root: Path) -> list[Path]:

@@ -42,13 +42,13 @@ class Builder(ClipBuilder):
             manual_dir, ("*SAMM*Micro*FACS*", "SAMM.xlsx", "*SAMM*"), how, without=("*long*video*", "*longvideo*")
         )
         rows = read_sheet("samm", sheet)
-        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how)
+        root = layout.root_folder(manual_dir, _ROOTS[self.builder_config.name], how, near=sheet)
 
         def make(row: Annotation) -> Item:
             folder = layout.find(root, (row.subject, str(int(row.subject))), row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root, f"{row.subject}/{row.clip}")
-            marks = sheet_clips.landmark_file(manual_dir, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root, row.subject, row.clip)
             return sheet_clips.sheet_clip(row, list_frames(folder), _SOURCE, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _SOURCE, report, make)

@@ -42,7 +42,7 @@ class Builder(ClipBuilder):
         sheet = layout.sheet(manual_dir, ("SAMM_LongVideos*", "*long*video*"), how)
         rows = read_sheet("samm_long_videos", sheet).of_type(config.expression_type).usable()
         rows = _with_emotions(rows, manual_dir)
-        root = layout.root_folder(manual_dir, ("SAMM_longvideos", "SAMM_long_videos"), how)
+        root = layout.root_folder(manual_dir, ("SAMM_longvideos", "SAMM_long_videos"), how, near=sheet)
         videos = long_videos.Videos(config.margin_frames(_SOURCE.fps))
 
         def make(row: Annotation) -> Item:
