@@ -1,11 +1,16 @@
 """Every dataset has its four files, says how to obtain it, and can be looked up without TensorFlow."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
+from mer_jax.evaluation.label_set import LabelSet
+from mer_jax.evaluation.labels import REGISTRY
 from tfds_builders import build
+from tfds_builders.common import casme_squared_sheet
+from tfds_builders.common.sheet_formats import FORMATS
 
 WITH_DATA = [n for n in build.dataset_names() if build.builder_class(n).MANUAL_DOWNLOAD_INSTRUCTIONS]
 
@@ -36,3 +41,29 @@ def test_builders_import_without_tensorflow():
     names = ", ".join(f"tfds_builders.{n}.{n}_dataset_builder" for n in WITH_DATA)
     code = f"import sys, {names}; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def words_of(dataset):
+    """Words that the builder of a dataset writes."""
+    if dataset in FORMATS:
+        return FORMATS[dataset].emotions
+    if dataset == "casme_squared":
+        return casme_squared_sheet.VALENCES
+    name = "smic" if dataset.startswith("smic") else dataset
+    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+    words = module.EMOTIONS
+    return tuple(words.values()) if isinstance(words, dict) else words
+
+
+def test_label_sets_know_every_word_of_the_builders():
+    checked = set()
+    for label_set in REGISTRY.values():
+        if not isinstance(label_set, LabelSet) or label_set.by != "emotion":
+            continue
+        for dataset, words in label_set.maps.items():
+            if dataset in ("synthetic_faces", "clip_folder"):
+                continue
+            known = {*words, *label_set.dropped.get(dataset, {})}
+            assert set(words_of(dataset)) <= known, (label_set.name, dataset, set(words_of(dataset)) - known)
+            checked.add(dataset)
+    assert checked >= {"casme", "casme2", "samm", "smic_hs", "casme3", "casme3_c", "mmew", "fourdme", "dfme", "ck_plus"}
