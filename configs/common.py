@@ -14,6 +14,32 @@ BENCHMARKS = {
     "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
 }
+# One database by LOSO: the benchmark is called as its label set. Face crops where the distribution has them.
+_LOSO = {
+    "casme/cropped": ("casme_3", "casme_4", "casme_4_akmnet", "casme_8"),
+    "casme2/cropped": (
+        "casme2_3_megc2019", "casme2_3_mmnet", "casme2_4", "casme2_4_akmnet", "casme2_5", "casme2_7",
+    ),
+    "samm/cropped": ("samm_3_megc2019", "samm_4_akmnet", "samm_5", "samm_7"),
+    "smic/hs_cropped": ("smic_3",),
+    "smic/vis_cropped": ("smic_vis_3",),
+    "smic/nir_cropped": ("smic_nir_3",),
+    "smic/e": ("smic_e_3",),
+    "casme_squared/micro_cropped": ("casme_squared_3", "casme_squared_4"),
+    "casme3/a": ("casme3_3", "casme3_4", "casme3_7"),
+    "casme3/c": ("casme3_c_3", "casme3_c_4"),
+    "mmew/micro": ("mmew_3", "mmew_4_mmnet", "mmew_4_valence", "mmew_6", "mmew_7"),
+    "fourdme/grey_cropped": ("fourdme_3", "fourdme_5"),
+    "dfme/train": ("dfme_7",),
+}  # fmt: skip
+BENCHMARKS |= {
+    labels: {"name": name, "labels": labels, "protocol": "loso"} for name, sets in _LOSO.items() for labels in sets
+}
+BENCHMARKS |= {  # several databases, each in a folder of its own below one manual_dir
+    "megc2019": {"name": "casme2/cropped+samm/cropped+smic/hs_cropped", "labels": "megc2019", "protocol": "cde"},
+    "megc2018": {"name": "casme2/cropped+samm/cropped", "labels": "megc2018", "protocol": "hde_megc2018"},
+    "hde_atnet": {"name": "casme2/cropped+samm/cropped+smic/hs_cropped", "labels": "megc2019", "protocol": "hde_atnet"},
+}
 
 
 def data() -> ConfigDict:
