@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 class _Layer(nn.Module):
-    """3x3 convolution -> GroupNorm -> SiLU."""
+    """3x3 convolution -> SiLU."""
 
     features: int
     stride: int = 1
@@ -20,18 +20,17 @@ class _Layer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
         pad = ((1, 1), (1, 1))
-        x = nn.Conv(self.features, (3, 3), self.stride, padding=pad, use_bias=False, dtype=self.dtype, name="conv")(x)
-        return nn.silu(nn.GroupNorm(num_groups=4, dtype=self.dtype, name="norm")(x))
+        return nn.silu(nn.Conv(self.features, (3, 3), self.stride, padding=pad, dtype=self.dtype, name="conv")(x))
 
 
 class ConvAutoencoder(nn.Module):
     """Frames [B, H, W, C] in 0..1 <-> latents [B, H/8, W/8, 4]; H and W multiples of 8.
 
     Three stride-2 convolutions down; three times nearest-neighbour doubling and a convolution up (no transposed
-    convolutions: they leave checkerboards).
+    convolutions: they leave checkerboards). No normalisation layers: they would remove the brightness of a frame.
 
     Attributes:
-      features: channels at strides 2, 4 and 8; multiples of 4.
+      features: channels at strides 2, 4 and 8.
       latent_channels: channels of the latent.
       channels: channels of the frames.
       dtype: compute type; latents and frames are float32.

@@ -33,6 +33,16 @@ class ConvNorm(nn.Module):
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")(x)
 
 
+def channel_max(x: jax.Array) -> jax.Array:
+    """Largest channel, [..., C] -> [..., 1], with its gradient sent to the first channel that holds it.
+
+    The gradient of `jnp.max` divides by the number of channels equal to the maximum. A compiler that computes x twice,
+    rounded differently, finds none, and 0 / 0 follows. An index has no such hazard.
+    """
+    winner = jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1], dtype=x.dtype)
+    return (x * jax.lax.stop_gradient(winner)).sum(axis=-1, keepdims=True)
+
+
 class ContinuousAttentionBlock(nn.Module):
     """CA block of MMNet.
 
@@ -60,7 +70,7 @@ class ContinuousAttentionBlock(nn.Module):
         if self.stride != 1 or x.shape[-1] != self.features:
             x = ConvNorm(self.features, 1, self.stride, dtype=self.dtype, name="shortcut")(x, train)
         y = nn.relu(y + x)
-        summary = jnp.concatenate([y.mean(axis=-1, keepdims=True), y.max(axis=-1, keepdims=True)], axis=-1)
+        summary = jnp.concatenate([y.mean(axis=-1, keepdims=True), channel_max(y)], axis=-1)
         attention = nn.sigmoid(ConvNorm(1, 1, dtype=self.dtype, name="map")(summary, train))
         if previous is not None:
             strides = (self.stride, self.stride)

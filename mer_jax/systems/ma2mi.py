@@ -303,7 +303,8 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MA2MI:
 
 def _fit_latent(module: latents.Latent, frames: np.ndarray, pre: Any, key: jax.Array) -> dict[str, Any]:
     """Constants of a latent for frames [n, H, W, C]: the autoencoder's weights first, then mean and deviation."""
-    constants = dict(module.init({"params": key}, jnp.asarray(frames[:1]))["constants"])
+    shape = jax.eval_shape(lambda: module.init({"params": key}, frames[:1]))["constants"]["mean"].shape
+    constants: dict[str, Any] = {"mean": jnp.zeros(shape), "std": jnp.ones(shape)}
     if module.kind == "ae":
         constants["autoencoder"] = fit_autoencoder(
             ConvAutoencoder(module.features, channels=module.channels), frames, key,
@@ -328,7 +329,7 @@ def fit_autoencoder(
     Returns:
       Its parameters.
     """
-    params = module.init(key, jnp.asarray(frames[:1]))["params"]
+    params = jax.jit(module.init)(key, jnp.asarray(frames[:1]))["params"]
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     @jax.jit

@@ -14,7 +14,7 @@ import scipy.signal
 
 from mer_jax.nn import latent
 from mer_jax.nn.attention import sincos_2d
-from mer_jax.nn.continuous_attention import ContinuousAttentionBlock
+from mer_jax.nn.continuous_attention import ContinuousAttentionBlock, channel_max
 from mer_jax.nn.decoder import CONDITIONS, LatentDecoder
 from mer_jax.nn.resnet import RESNET18, RESNET34, ResNet
 from mer_jax.nn.vit import VisionTransformer
@@ -148,6 +148,13 @@ def test_continuous_attention_block_follows_the_formula(quick: Callable) -> None
     got, attention = quick(block.apply, variables, *args)
     np.testing.assert_allclose(attention[0], a, atol=1e-4)
     np.testing.assert_allclose(got[0], y * a, atol=1e-3, rtol=1e-4)
+
+
+def test_channel_max_and_its_gradient() -> None:
+    x = jnp.array([[1.0, 3.0, 2.0], [5.0, 5.0, -1.0], [-2.0, -4.0, -3.0]])
+    np.testing.assert_array_equal(channel_max(x), [[3.0], [5.0], [-2.0]])
+    gradient = jax.grad(lambda x: (channel_max(x)[:, 0] * jnp.array([1.0, 10.0, 100.0])).sum())(x)
+    np.testing.assert_array_equal(gradient, [[0, 1, 0], [10, 0, 0], [100, 0, 0]])
 
 
 def test_the_default_token_grid_fits_the_latent() -> None:
