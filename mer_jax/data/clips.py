@@ -85,6 +85,7 @@ NUMBER_COLUMNS: Mapping[str, Any] = {
     "true_offset": np.int32,
 }
 AU_COLUMNS = ("action_units", "action_unit_sides", "action_unit_intensity")
+OPTIONAL_COLUMNS = ("objective_class",)  # texts that some sheets give beyond the contract; "" where a clip has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,11 @@ class ClipTable:
     @classmethod
     def concatenate(cls, tables: Sequence[ClipTable]) -> ClipTable:
         """Joins tables row-wise; refuses a clip that appears twice."""
-        joined = cls({name: np.concatenate([t[name] for t in tables]) for name in tables[0].columns})
+        optional = [c for c in OPTIONAL_COLUMNS if any(c in t.columns for t in tables)]
+        shared = [*(n for n in tables[0].columns if n not in optional), *optional]
+        blank = [{c: np.full(len(t), "", dtype=str) for c in optional} for t in tables]
+        columns = [b | dict(t.columns) for b, t in zip(blank, tables, strict=True)]
+        joined = cls({name: np.concatenate([c[name] for c in columns]) for name in shared})
         names, counts = np.unique(joined["clip"], return_counts=True)
         if (counts > 1).any():
             raise UserError(f"clip {names[counts > 1][0]!r} appears twice; names of clips must be unique")

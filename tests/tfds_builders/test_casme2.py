@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from mer_jax.data.clips import AU_COLUMNS, AU_SLOTS, NUMBER_COLUMNS, TEXT_COLUMNS, ClipTable
 from mer_jax.data.source import open_dataset
 from mer_jax.errors import UserError
 from tests.tfds_builders import trees
@@ -141,6 +142,8 @@ def test_bad_data_is_one_message(tree, tmp_path, what, message):
 def test_a_whole_build_with_tfds(tree, tmp_path):
     command = [sys.executable, "-m", "tfds_builders.build", "casme2/raw", "--processes", "1"]
     command += ["--manual_dir", str(tree), "--data_dir", str(tmp_path / "built")]
+    objective = [["Subject", "Filename", "Objective Class"], [1, "EP02_01f", 1], [4, "EP12_01f", 4]]
+    trees.write_xlsx(tree / "CASME2-ObjectiveClasses.xlsx", {"Sheet1": objective})
     broken = tree / "CASME2_RAW_selected/sub04/EP12_01f/img9.jpg"
     whole = broken.read_bytes()
     trees.truncate(broken)
@@ -156,6 +159,7 @@ def test_a_whole_build_with_tfds(tree, tmp_path):
     assert list(source.table["clip"]) == [
         "casme2/01/EP02_01f", "casme2/04/EP12_01f", "casme2/05/EP09_05f", "casme2/17/EP02_01f",
     ]  # fmt: skip
+    assert list(source.table["objective_class"]) == ["I", "IV", "", ""]
     report = json.loads(next((tmp_path / "built").rglob("build_report.json")).read_text())
     assert (report["rows"], report["clips"], len(report["skipped"])) == (5, 4, 1)
 
@@ -172,3 +176,14 @@ def test_a_folder_that_holds_several_sets(tree, tmp_path):
     trees.write_frames(both / "c_smic/SMIC_all_raw/HS/s1/micro/negative/s1_ne_01", [1], "image{}.bmp")
     with pytest.raises(UserError, match="several folders 'SMIC_all_raw': b_smic/SMIC_all_raw, c_smic/SMIC_all_raw"):
         trees.run_builder("smic", "hs", both, tmp_path / "out")
+
+
+def test_tables_with_and_without_objective_classes_join():
+    def table(name, **extra):
+        columns = {c: np.array([name]) for c in TEXT_COLUMNS} | {c: np.zeros(1, t) for c, t in NUMBER_COLUMNS.items()}
+        return ClipTable(columns | {c: np.zeros((1, AU_SLOTS), np.int8) for c in AU_COLUMNS} | extra)
+
+    given = table("a", objective_class=np.array(["III"]))
+    for tables, expected in (([given, table("b")], ["III", ""]), ([table("b"), given], ["", "III"])):
+        assert list(ClipTable.concatenate(tables)["objective_class"]) == expected
+    assert "objective_class" not in ClipTable.concatenate([table("a"), table("b")]).columns

@@ -117,6 +117,11 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         if index_lib.read_marker(directory) is not None:
             return
         index = _index_of_records(directory)
+        given = files.read_json(directory / index_lib.REPORT)["notes"].get("objective_classes")
+        if given:
+            column = np.array([given.get(clip, "") for clip in index.table["clip"].tolist()], dtype=str)
+            table = ClipTable({**index.table.columns, "objective_class": column})
+            index = dataclasses.replace(index, table=table)
         index_lib.write_index(directory, index)
         source = self.source_key(self._manual_dir) if getattr(self, "_manual_dir", None) is not None else None
         index_lib.write_marker(
