@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -31,12 +32,20 @@ def hill(x: np.ndarray, y: np.ndarray, centre: np.ndarray, sx: float, sy: float)
 def curve(points: np.ndarray | Sequence[Sequence[float]], steps: int) -> np.ndarray:
     """A Catmull-Rom curve through n points, `steps` pieces between neighbours: [(n - 1) * steps + 1, 2]."""
     p = np.asarray(points, np.float64)
-    padded = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+    return _catmull_rom(len(p), steps) @ p
+
+
+@functools.lru_cache(maxsize=64)
+def _catmull_rom(n: int, steps: int) -> np.ndarray:
+    """The curve as a linear map of its points; beyond the ends the points go on straight."""
+    ends = np.zeros((2, n))
+    ends[0, :2], ends[1, -2:] = (2, -1), (-1, 2)
+    padded = np.concatenate([ends[:1], np.eye(n), ends[1:]])
     t = (np.arange(steps) / steps)[:, None]
     pieces = []
     for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
         pieces.append(b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))))
-    return np.concatenate([*pieces, p[-1:]])
+    return np.concatenate([*pieces, padded[-2:-1]])
 
 
 def fixed_point(points: np.ndarray, size: int) -> np.ndarray:
@@ -47,6 +56,14 @@ def fixed_point(points: np.ndarray, size: int) -> np.ndarray:
 def fill(image: np.ndarray, points: np.ndarray, colour: float | tuple[int, ...]) -> None:
     """Fills an anti-aliased polygon (face units) into `image` [S, S(, 3)] in place, at 1/64 texel."""
     cv2.fillPoly(image, [fixed_point(points, image.shape[1])], colour, cv2.LINE_AA, _SHIFT)
+
+
+def polygon_mask(points: np.ndarray, size: int, corner: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The inside of a polygon (face units of an image of `size` texels) in the window at `corner`: float32 in 0..1."""
+    mask = np.zeros(shape, np.uint8)
+    shifted = fixed_point(points, size) - (corner * 2**_SHIFT).astype(np.int32)
+    cv2.fillPoly(mask, [shifted], 255, cv2.LINE_AA, _SHIFT)
+    return mask.astype(np.float32) / 255
 
 
 def line(image: np.ndarray, points: np.ndarray, colour: float | tuple[int, ...], thickness: int) -> None:

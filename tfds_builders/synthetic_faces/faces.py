@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from tfds_builders.synthetic_faces.drawing import Canvas, blob, curve, hill, pixel_grid
 
-SUPERSAMPLING = 4  # texels along one pixel: cv2.remap's 1/32 texel is then 1/128 pixel
+SUPERSAMPLING = 3  # texels along one pixel: the 1/32 texel of cv2.remap is then 1/96 pixel
 SIDES = ("right", "left")  # of the subject; image x grows from the subject's right to the left
 
 _RIGHT_BROW = ((0.170, 0.322), (0.215, 0.293), (0.275, 0.281), (0.340, 0.287), (0.405, 0.305))

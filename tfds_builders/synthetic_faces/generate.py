@@ -238,3 +238,26 @@ def peak_motion(job: ClipJob) -> float:
     still = Pose(truth.constant)
     moved = Pose({k: truth.constant.get(k, 0.0) + truth.peak.get(k, 0.0) for k in {*truth.constant, *truth.peak}})
     return float(np.linalg.norm(renderer.flow(still, moved), axis=-1).max())
+
+
+def action_unit_energy(job: ClipJob) -> float:
+    """Mean squared skin motion between true onset and true apex by the action units alone, pixels^2."""
+    before, after = _event_poses(job)
+    return _energy(job, before, dataclasses.replace(before, activation=after.activation))
+
+
+def distractor_energy(job: ClipJob) -> float:
+    """Mean squared skin motion between true onset and true apex by the head alone, pixels^2."""
+    before, after = _event_poses(job)
+    return _energy(job, before, dataclasses.replace(after, activation=before.activation))
+
+
+def _event_poses(job: ClipJob) -> tuple[Pose, Pose]:
+    truth = facts(job)
+    return truth.pose(truth.timeline.true_onset), truth.pose(truth.timeline.true_apex)
+
+
+def _energy(job: ClipJob, before: Pose, after: Pose) -> float:
+    config = CONFIGS[job.config]
+    flow = Renderer(config.cohort, job.subject, config.size).flow(before, after)
+    return float((flow**2).sum(-1).mean())

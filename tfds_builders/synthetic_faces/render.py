@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from tfds_builders.synthetic_faces import action_units as au
-from tfds_builders.synthetic_faces.drawing import curve, fill, line
+from tfds_builders.synthetic_faces.drawing import curve, fill, line, polygon_mask
 from tfds_builders.synthetic_faces.faces import SUPERSAMPLING, Person, Texture, lid_curves, person, texture
 
 CENTRE = np.array([0.5, 0.55])  # the head turns and scales about it
@@ -88,12 +88,12 @@ class Renderer:
         return self._all_hills(activation).at(points)
 
     def moved(self, points: np.ndarray, activation: au.Activation) -> np.ndarray:
-        """Where points [M, 2] of the texture are on the head: the r with r - D(r) = u, to 1e-7 of the face."""
+        """Where points [M, 2] of the texture are on the head: the r with r - D(r) = u, to 1e-6 of the face."""
         field = self._all_hills(activation)
         r = points + field.at(points)
         for _ in range(50):
             before, r = r, points + field.at(r)
-            if np.abs(r - before).max() < 1e-7:
+            if np.abs(r - before).max() < 1e-6:
                 break
         return r
 
@@ -152,21 +152,21 @@ class Renderer:
             if key not in self._grids:
                 self._grids[key] = self.hills(key).grid(n)
                 self._furrows[key] = au.furrow(self.who, *key, self.size)
-            field += np.float32(value) * self._grids[key]
+            cv2.scaleAdd(self._grids[key], value, field, field)
             own = self._furrows[key]
             if own is not None:
                 shade += np.float32(min(value, 1.0) * self.who.furrow_gain) * own
         to_head = self._texel_affine(pose)
         centre = np.arange(n, dtype=np.float32)
-        head_x = to_head[0, 0] * centre[None, :] + to_head[0, 1] * centre[:, None] + to_head[0, 2]
-        head_y = to_head[1, 0] * centre[None, :] + to_head[1, 1] * centre[:, None] + to_head[1, 2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        warped = [cv2.warpAffine(f, to_head, (n, n), flags=flags) for f in field]
-        source = (
-            (head_x - n * warped[0]).astype(np.float32),
-            (head_y - n * warped[1]).astype(np.float32),
-        )
-        image = cv2.remap(self._texture.skin, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        source = []
+        for f, (a, b, c) in zip(field, to_head.astype(np.float32), strict=True):
+            moved: np.ndarray = np.asarray(cv2.warpAffine(f, to_head, (n, n), flags=flags))
+            moved *= np.float32(-n)
+            moved += a * centre
+            moved += (b * centre + c)[:, None]
+            source.append(moved)
+        image = cv2.remap(self._texture.skin, source[0], source[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         self._paint_eyes(image, pose, to_head)
         self._paint_mouth(image, pose)
         frame = cv2.resize(image.astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
@@ -197,9 +197,7 @@ class Renderer:
             shifted = to_head.copy()
             shifted[:, 2] += to_head[:, :2] @ low_corner
             eyes = cv2.warpAffine(self._texture.eyes, shifted, (x1 - x0, y1 - y0), flags=flags)
-            mask = np.zeros(image.shape[:2], np.uint8)
-            fill(mask, points, 255)
-            opening = mask[y0:y1, x0:x1, None].astype(np.float32) / 255
+            opening = polygon_mask(points, self.texels, low_corner, (y1 - y0, x1 - x0))[..., None]
             part = image[y0:y1, x0:x1]
             part[:] = np.clip(part + opening * (eyes.astype(np.float32) - part) + 0.5, 0, 255).astype(np.uint8)
             line(image, curve(up, 2), tuple(int(c) for c in self._texture.lash), 1 + self.size // 64)
