@@ -58,6 +58,7 @@ class Run:
       metrics: content of metrics.json; None before the run is scored.
       predictions: content of predictions.csv; None before the run is scored.
       looks: lines of log.jsonl, one a (stage, seed, fold, step): a resumed run's last word.
+      health: seed -> scores of the pretext on held-out people, with "pairs", what happened to the frame pairs.
       panels: arrays of `PANELS`.
     """
 
@@ -67,6 +68,7 @@ class Run:
     metrics: Mapping[str, Any] | None
     predictions: Predictions | None
     looks: Sequence[Mapping[str, Any]]
+    health: Mapping[int, Mapping[str, Any]]
     panels: Mapping[str, np.ndarray]
 
     def curves(self, stage: str) -> dict[str, list[Curve]]:
@@ -107,13 +109,15 @@ def open_run(workdir: Path | str) -> Run:
     if (workdir / "predictions.csv").exists():
         classes = metrics["classes"] if metrics and metrics.get("task", "emotion") == "emotion" else None
         predictions = read_predictions(workdir / "predictions.csv", classes)
+    config = without_paths(_json(workdir / "config.json"))
     return Run(
         name=workdir.name,
-        config=without_paths(_json(workdir / "config.json")),
+        config=config,
         manifest=without_paths(_json(workdir / "manifest.json")) if (workdir / "manifest.json").exists() else {},
         metrics=without_paths(metrics) if metrics else None,
         predictions=predictions,
         looks=_looks(workdir / "log.jsonl"),
+        health=_health(workdir / "checkpoints", config.get("seeds") or [0]),
         panels=_panels(workdir / PANELS),
     )
 
@@ -157,6 +161,12 @@ def _looks(path: Path) -> list[dict[str, Any]]:
         # several lines may describe one look; the later one adds to, and after a resume replaces, the earlier
         looks[key] = looks.get(key, {}) | look
     return list(looks.values())
+
+
+def _health(checkpoints: Path, seeds: Sequence[int]) -> dict[int, Any]:
+    files = {seeds[0]: checkpoints / "pretrain" / "health.json"}
+    files |= {seed: checkpoints / f"seed_{seed}" / "pretrain" / "health.json" for seed in seeds if len(seeds) > 1}
+    return {seed: _json(path) for seed, path in files.items() if path.exists()}
 
 
 def _panels(path: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from mer_jax.analysis import figures
@@ -218,9 +219,7 @@ def _interval_note(metrics: Mapping[str, Any], several: bool) -> str:
 
 def _training(page: _Page, run: Run) -> None:
     for stage, title in (("pretrain", "Pre-training"), ("finetune", "Fine-tuning")):
-        quantities = run.curves(stage)
-        counters = {name: quantities.pop(name) for name in COUNTERS if name in quantities}
-        charts = _charts(quantities)
+        charts = _charts(run.curves(stage), run.health if stage == "pretrain" else {})
         if not charts:
             continue
         page.heading(title)
@@ -229,23 +228,38 @@ def _training(page: _Page, run: Run) -> None:
             for name, chart in charts.items()
         ]
         page.add(f"<p>{_text(_TRAINING[stage])}</p>", f'<div class="two">{"".join(made)}</div>')
-        if counters:
-            rows = [[name, *(f"{c.value[-1]:.0f}" for c in lines)] for name, lines in counters.items()]
-            seeds = [f"seed {curve.seed}" for curve in next(iter(counters.values()))]
-            page.add("<p>Pairs of frames that were tried, rejected by reason, and given up (weight 0):</p>")
-            page.add(_table(["", *seeds], rows))
+        if stage == "pretrain" and run.health:
+            _health(page, run.health)
 
 
-def _charts(quantities: Mapping[str, list[Curve]]) -> dict[str, dict[str, list[Curve]]]:
+def _health(page: _Page, health: Mapping[int, Mapping[str, Any]]) -> None:
+    seeds = [f"seed {seed}" for seed in health]
+    names = [name for name in HEALTH if any(name in scores for scores in health.values())]
+    rows = [[name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in health.values())] for name in names]
+    page.add("<p>On held-out people, at the end:</p>", _table(["", *seeds], rows))
+    tallies = [scores.get("pairs") or {} for scores in health.values()]
+    if any(tallies):
+        rows = [[name.replace("_", " "), *(f"{t.get(name, 0)}" for t in tallies)] for name in COUNTERS]
+        page.add(
+            "<p>Frame pairs since the last start of the run: delivered, tried, rejected by reason, given up "
+            "(weight 0), and those whose landmarks are unknown, so that head movement was not tested:</p>",
+            _table(["", *seeds], rows),
+        )
+
+
+def _charts(
+    quantities: Mapping[str, list[Curve]], health: Mapping[int, Mapping[str, Any]]
+) -> dict[str, dict[str, list[Curve]]]:
     """Loss first, then the health scores in one chart, then the rest by name."""
-    charts: dict[str, dict[str, list[Curve]]] = {}
-    health = {name: quantities[name] for name in HEALTH if name in quantities}
-    for name in sorted(set(quantities) - set(health), key=lambda name: (name != "loss", name)):
-        charts[name] = {name: quantities[name]}
-        if health and name == "loss":
-            charts[_HEALTH_CHART] = health
-    if health:
-        charts.setdefault(_HEALTH_CHART, health)
+    scores = {name: quantities[name] for name in HEALTH if name in quantities}
+    steps = next(iter(scores.values()))[0].step[[0, -1]] if scores else np.zeros(2)
+    for name in HEALTH if scores else ():
+        if name not in scores:  # known at the end only: a level to compare with
+            levels = [Curve(seed, None, steps, np.full(2, float(h[name]))) for seed, h in health.items() if name in h]
+            scores |= {name: levels} if levels else {}
+    rest = {name: {name: quantities[name]} for name in sorted(quantities) if name not in (*scores, "loss")}
+    first = {"loss": {"loss": quantities["loss"]}} if "loss" in quantities else {}
+    charts = first | ({_HEALTH_CHART: scores} if scores else {}) | rest
     return dict(list(charts.items())[:CHARTS])
 
 

@@ -1,6 +1,7 @@
 """A workdir as a scored run leaves it, small and made up: no training."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,25 @@ def write_workdir(
         replicates=100,
     )
     results.write_metrics(workdir / "metrics.json", metrics)
-    config = {"system": "ma2mi", "data": {"size": 64, "data_dir": "/home/someone/data"}, "pre": {"dt_ms": [80, 240]}}
+    config = {
+        "system": "ma2mi",
+        "seeds": seeds,
+        "data": {"size": 64, "data_dir": "/home/someone/data"},
+        "pre": {"dt_ms": [80, 240]},
+    }
     write_json(workdir / "config.json", config)
     write_json(workdir / "manifest.json", {"jax": "0.10.2", "command": f"main --workdir={workdir.resolve()} --x=1"})
     lines: list[dict[str, Any]] = []
     for seed in seeds:
         for step in range(0, 400, 20):
             loss = 0.4 * np.exp(-step / 120) + 0.05 + 0.01 * rng.random()
-            tried = {"tried": step * 33, "cut": step, "frozen": step // 10, "gave_up": step // 50}
-            lines.append({"stage": "pretrain", "seed": seed, "step": step, "loss": loss, "latent_mse": loss, **tried})
+            lines.append({"stage": "pretrain", "seed": seed, "step": step, "loss": loss, "waiting_for_data": 0.01})
             if step % 100 == 0:
                 r = 1 - np.exp(-step / 150)
-                lines[-1] |= {"R": r, "R_shuf": -0.5 * r, "R_null": 0.02, "R_linear": 0.3}
+                lines[-1] |= {"R": r, "R_shuf": -0.5 * r, "R_null": 0.02}
+        where = workdir / "checkpoints" / (f"seed_{seed}" if len(seeds) > 1 else "") / "pretrain"
+        counts = {"pairs": 12672, "tried": 13101, "cut": 380, "frozen": 49, "gave_up": 7}
+        write_json(where / "health.json", {"R": 0.91, "R_shuf": -0.4, "R_null": 0.02, "R_linear": 0.3, "pairs": counts})
         for fold in range(persons):
             for step in range(0, 200, 20):
                 loss = 1.6 * np.exp(-step / (60 + 5 * fold)) + 0.05 * rng.random()
@@ -134,9 +142,16 @@ def write_workdir(
     return workdir
 
 
+@pytest.fixture(scope="session")
+def default_workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_workdir(tmp_path_factory.mktemp("default"))
+
+
 @pytest.fixture
-def make_workdir(tmp_path: Path) -> Callable[..., Path]:
+def make_workdir(tmp_path: Path, default_workdir: Path) -> Callable[..., Path]:
     def make(name: str = "run", **options: Any) -> Path:
+        if not options:
+            return shutil.copytree(default_workdir, tmp_path / name)
         (tmp_path / name).mkdir()
         return write_workdir(tmp_path / name, **options)
 
