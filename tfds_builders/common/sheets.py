@@ -22,6 +22,7 @@ from mer_jax.errors import UserError
 Columns = Mapping[str, tuple[str, ...]]  # our name of a column -> the spellings seen in sheets, best first
 
 MISSING_MARKS = frozenset(("", "/", "\\", "-", "--", "nan", "none", "n/a", "na", "null"))
+NOT_CALCULATED = "(formula without a stored value: open the file in a spreadsheet program and save it)"
 _MAX_DIGITS = 15  # every real frame number is shorter; also keeps int() clear of its own limit on digits
 # Full-width forms (U+FF01 to U+FF5E, typed with an East Asian keyboard) and the ideographic space to ASCII.
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x3001: 0x2C, 0xA0: 0x20}
@@ -111,7 +112,7 @@ def cell_text(value: object) -> str:
 
 
 def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def read_workbook(path: Path) -> list[Worksheet]:
@@ -155,40 +156,35 @@ def _read_xlsx(path: Path, content: bytes) -> list[Worksheet]:
             f"{path}: a damaged xlsx file (its zip directory is missing: an interrupted download?); copy it again"
         )
     book = openpyxl.load_workbook(io.BytesIO(content), data_only=True)
+    lost = _formulas(content)
     sheets = [
-        Worksheet(path, sheet.title, _trim(sheet.iter_rows(values_only=True)))
+        Worksheet(path, sheet.title, _trim(_values(sheet.iter_rows(values_only=True), lost.get(sheet.title, set()))))
         for sheet in book.worksheets  # chart sheets have no cells and are not among them
     ]
     if not any(cell for sheet in sheets for row in sheet.rows for cell in row):
         raise UserError(f"{path}: every cell of this workbook is empty; copy the sheet again from the distribution")
-    _refuse_lost_formulas(path, content, sheets)
     return sheets
 
 
-def _refuse_lost_formulas(path: Path, content: bytes, sheets: Sequence[Worksheet]) -> None:
-    """Formulas saved by a program that does not calculate have no cached value: they read as blank cells."""
+def _formulas(content: bytes) -> dict[str, set[tuple[int, int]]]:
+    """Rows and columns (from 1) of the formula cells of each worksheet."""
     import openpyxl
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         parts = [n for n in archive.namelist() if n.startswith("xl/worksheets/") and n.endswith(".xml")]
         if not any(re.search(rb"<f[ >/]", archive.read(part)) for part in parts):
-            return
-    formulas = openpyxl.load_workbook(io.BytesIO(content), data_only=False)
-    for sheet in sheets:
-        cells = [
-            cell
-            for cell_row in formulas[sheet.name].iter_rows()
-            for cell in cell_row
-            if isinstance(cell.value, str) and cell.data_type == "f"
-        ]
-        blank = [
-            c for c in cells if c.row > len(sheet.rows) or not (sheet.rows[c.row - 1] + ("",) * c.column)[c.column - 1]
-        ]
-        if cells and len(blank) == len(cells):
-            raise UserError(
-                f"{path} [{sheet.name}]: all {len(cells)} formula cells (the first is {cells[0].coordinate}) have no"
-                " stored value; open the file in a spreadsheet program, let it calculate, and save it"
-            )
+            return {}
+    book = openpyxl.load_workbook(io.BytesIO(content), data_only=False)
+    return {
+        sheet.title: {(c.row, c.column) for row in sheet.iter_rows() for c in row if c.data_type == "f"}
+        for sheet in book.worksheets
+    }
+
+
+def _values(rows: Iterable[Sequence[object]], formulas: set[tuple[int, int]]) -> Iterable[list[object]]:
+    """Marks formulas that a program which does not calculate has saved without a value: they would read as blank."""
+    for r, row in enumerate(rows, start=1):
+        yield [NOT_CALCULATED if v is None and (r, c) in formulas else v for c, v in enumerate(row, start=1)]
 
 
 def _read_xls(path: Path, content: bytes) -> list[Worksheet]:
@@ -224,8 +220,11 @@ def _read_delimited(path: Path, content: bytes) -> Worksheet:
 
 
 def _trim(rows: Iterable[Iterable[object]]) -> tuple[tuple[str, ...], ...]:
-    """Cells as text; empty rows stay (they count in row numbers)."""
-    return tuple(tuple(cell_text(value) for value in row) for row in rows)
+    """Cells as text; empty rows between others stay (they count in row numbers)."""
+    found = [tuple(cell_text(value) for value in row) for row in rows]
+    while found and not any(found[-1]):
+        found.pop()
+    return tuple(found)
 
 
 def normal_name(header: str) -> str:
