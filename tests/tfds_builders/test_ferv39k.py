@@ -2,6 +2,7 @@
 
 import pytest
 
+from mer_jax.data import frames as frames_lib
 from mer_jax.errors import UserError
 from tests.tfds_builders import trees
 
@@ -13,11 +14,17 @@ def test_split(tmp_path):
     split.write_text("Action/Happy/0267 0\nDaily Life/Neutral/0267 2\nAction/Fear/0001 6\n")
     trees.write_frames(data / "2_ClipsforFaceCrop/Action/Happy/0267", range(1, 12), "0267_{}.jpg")
     trees.write_frames(data / "2_ClipsforFaceCrop/Daily Life/Neutral/0267", range(1, 3), "0267_{}.jpg")
+    odd = trees.write_image(
+        data / "2_ClipsforFaceCrop/Daily Life/Neutral/0267/0267_2.jpg", trees.frame(2, 1, height=20, width=18)
+    )
     clips, skipped, report = trees.run_builder("ferv39k", "train", data, tmp_path / "out")
     assert [(c, r.emotion, r.expression_type, r.cohort) for c, r in clips.items()] == [
         ("ferv39k_train/Action_Happy_0267/Action_Happy_0267", "happy", "macro", "ferv39k"),
         ("ferv39k_train/Daily Life_Neutral_0267/Daily Life_Neutral_0267", "neutral", "neutral", "ferv39k"),
     ]
+    frames = clips["ferv39k_train/Daily Life_Neutral_0267/Daily Life_Neutral_0267"].frames
+    assert frames[0] == odd.with_name("0267_1.jpg").read_bytes()
+    assert frames_lib.decode(frames[1]).shape == (10, 12, 3)  # scaled to the size of the first frame
     assert "no folder Action/Fear/0001" in skipped[0].reason
     assert report.rows == 3
     with pytest.raises(UserError, match=r"no file 'All_scenes/test_All\.csv'"):

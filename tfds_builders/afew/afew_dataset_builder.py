@@ -81,4 +81,4 @@ class Builder(ClipBuilder):
             if folder is None or not layout.children(folder):
                 yield Skipped(name, "the distribution has no aligned faces for it")
                 continue
-            yield sheet_clips.whole_clip(source, name, name, list_frames(folder), emotion, kind)
+            yield sheet_clips.whole_clip(source, name, name, list_frames(folder), emotion, kind, same_shape=True)

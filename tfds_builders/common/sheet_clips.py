@@ -46,6 +46,7 @@ class FolderClip:
     Attributes:
       paths: image files of the frames.
       landmarks: file with the landmarks of the clip, or one text file a frame, or () for none.
+      same_shape: frames that differ in size from the first one are scaled to it (face crops of sets in the wild).
     """
 
     source: Source
@@ -60,6 +61,7 @@ class FolderClip:
     expression_type: str
     action_units: facs.ActionUnits = facs.UNKNOWN
     landmarks: tuple[Path | None, ...] = ()
+    same_shape: bool = False
 
 
 def read_frame(path: Path) -> bytes:
@@ -89,7 +91,27 @@ def make_folder_clip(clip: FolderClip) -> ClipRecord:
     Raises:
       UserError: a frame or a landmark file that cannot be read, with its path.
     """
-    return make_record(clip, [read_frame(path) for path in clip.paths], _landmarks(clip))
+    frames = [read_frame(path) for path in clip.paths]
+    if clip.same_shape:
+        frames = _of_one_shape(frames, clip.paths)
+    return make_record(clip, frames, _landmarks(clip))
+
+
+def _of_one_shape(frames: list[bytes], paths: tuple[Path, ...]) -> list[bytes]:
+    """Scales frames to the shape of the first one; frames of that shape keep their bytes."""
+    try:
+        images = [frames_lib.decode(frame) for frame in frames]
+    except frames_lib.FrameError as error:
+        raise UserError(f"{paths[0].parent}: a frame is {error}; expected whole 8-bit images") from error
+    height, width, channels = images[0].shape
+
+    def fitted(image: np.ndarray) -> bytes:
+        image = frames_lib.with_channels(image, channels)
+        shrinks = image.shape[0] >= height and image.shape[1] >= width
+        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return frames_lib.encode_png(scaled.reshape(height, width, channels))
+
+    return [f if i.shape == images[0].shape else fitted(i) for f, i in zip(frames, images, strict=True)]
 
 
 def make_record(clip: FolderClip, frames: list[bytes], landmarks: np.ndarray) -> ClipRecord:
@@ -252,6 +274,7 @@ def whole_clip(
     apex: int = -1,
     action_units: facs.ActionUnits = facs.UNKNOWN,
     landmarks: tuple[Path | None, ...] = (),
+    same_shape: bool = False,
 ) -> Job:
     """The job of a clip without a sheet: the event is the whole folder."""
     return Job(
@@ -270,6 +293,7 @@ def whole_clip(
                 expression_type=expression_type,
                 action_units=action_units,
                 landmarks=landmarks,
+                same_shape=same_shape,
             ),
         ),
     )

@@ -65,7 +65,7 @@ class Builder(ClipBuilder):
                 continue
             emotion = EMOTIONS[label]
             kind = "neutral" if emotion == "neutral" else "macro"
-            yield sheet_clips.whole_clip(_SOURCE, clip, clip, list_frames(folder), emotion, kind)
+            yield sheet_clips.whole_clip(_SOURCE, clip, clip, list_frames(folder), emotion, kind, same_shape=True)
 
 
 def _release(manual_dir: Path, how: str) -> tuple[Path, dict[tuple[str, int], Path | None]]:

@@ -51,7 +51,7 @@ class Builder(ClipBuilder):
                 continue
             word = emotion.casefold()
             kind = "neutral" if word == "neutral" else "macro"
-            yield sheet_clips.whole_clip(source, name, name, list_frames(folder), word, kind)
+            yield sheet_clips.whole_clip(source, name, name, list_frames(folder), word, kind, same_shape=True)
 
 
 def _lines(path: Path) -> list[tuple[str, str, str, str]]:
