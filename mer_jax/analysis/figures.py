@@ -154,11 +154,10 @@ def _lines(axes: Axes, lines: Sequence[Curve], number: int | None, name: str | N
         dash = DASHES[(0 if number is None else k) % len(DASHES)]
         label = name if name and k == 0 else (f"seed {seed}" if name is None and len(seeds) > 1 else None)
         if len(mine) == 1:
-            mark = "o" if len(mine[0].step) == 1 else ""
-            axes.plot(mine[0].step, mine[0].value, dash, marker=mark, color=color, linewidth=1.5, label=label)
+            axes.plot(mine[0].step, mine[0].value, dash, marker=_mark(mine), color=color, linewidth=1.5, label=label)
             continue
         for curve in mine:
-            axes.plot(curve.step, curve.value, color=color, alpha=0.25, linewidth=0.6)
+            axes.plot(curve.step, curve.value, marker=_mark(mine), color=color, alpha=0.25, linewidth=0.6, markersize=3)
         steps = np.unique(np.concatenate([curve.step for curve in mine]))
         at = np.full((len(mine), len(steps)), np.nan)
         for row, curve in zip(at, mine, strict=True):
@@ -166,7 +165,12 @@ def _lines(axes: Axes, lines: Sequence[Curve], number: int | None, name: str | N
         known = np.isfinite(at).any(axis=0)
         middle = np.nanmedian(at[:, known], axis=0)
         label = " ".join(filter(None, (label, f"median of {len(mine)} folds")))
-        axes.plot(steps[known], middle, dash, color=color, linewidth=2, label=label)
+        axes.plot(steps[known], middle, dash, marker=_mark(mine), color=color, linewidth=2, label=label)
+
+
+def _mark(lines: Sequence[Curve]) -> str:
+    """Few points are marked: a line through one of them is not to be seen."""
+    return "o" if max(len(curve.step) for curve in lines) < 4 else ""
 
 
 @_styled

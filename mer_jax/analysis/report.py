@@ -36,6 +36,7 @@ _TRAINING = {
     "pretrain": "Each quantity over the steps.",
     "finetune": "Each fold faintly, the median of the folds strongly; all folds train for the same number of steps.",
 }
+BOOKKEEPING = ("weight", "waiting_for_data")  # logged, but no curve to look at
 CHARTS = 8  # quantities shown for a stage; the others are in log.jsonl
 _STYLE = """
 :root{color-scheme:light}
@@ -228,23 +229,28 @@ def _training(page: _Page, run: Run) -> None:
             for name, chart in charts.items()
         ]
         page.add(f"<p>{_text(_TRAINING[stage])}</p>", f'<div class="two">{"".join(made)}</div>')
-        if stage == "pretrain" and run.health:
-            _health(page, run.health)
+        if stage == "pretrain":
+            _pairs(page, run)
 
 
-def _health(page: _Page, health: Mapping[int, Mapping[str, Any]]) -> None:
-    seeds = [f"seed {seed}" for seed in health]
-    names = [name for name in HEALTH if any(name in scores for scores in health.values())]
-    rows = [[name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in health.values())] for name in names]
-    page.add("<p>On held-out people, at the end:</p>", _table(["", *seeds], rows))
-    tallies = [scores.get("pairs") or {} for scores in health.values()]
-    if any(tallies):
-        rows = [[name.replace("_", " "), *(f"{t.get(name, 0)}" for t in tallies)] for name in COUNTERS]
-        page.add(
-            "<p>Frame pairs since the last start of the run: delivered, tried, rejected by reason, given up "
-            "(weight 0), and those whose landmarks are unknown, so that head movement was not tested:</p>",
-            _table(["", *seeds], rows),
-        )
+def _pairs(page: _Page, run: Run) -> None:
+    """The pretext on held-out people, and what happened to the frame pairs."""
+    waits = [curve.value for curve in run.curves("pretrain").get("waiting_for_data", ())]
+    if waits:
+        page.add(f"<p>Share of the time spent waiting for data: {np.nanmean(np.concatenate(waits)):.1%}.</p>")
+    if not run.health:
+        return
+    seeds, found = [f"seed {seed}" for seed in run.health], list(run.health.values())
+    names = [name for name in HEALTH if any(name in scores for scores in found)]
+    rows = [[name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in found)] for name in names]
+    left = "<p>On held-out people, at the end:</p>" + _table(["", *seeds], rows)
+    tallies = [scores.get("pairs") or {} for scores in found]
+    rows = [[name.replace("_", " "), *(f"{tally.get(name, 0)}" for tally in tallies)] for name in COUNTERS]
+    right = (
+        "<p>Frame pairs since the last start of the run: delivered, tried, rejected by reason, given up (weight 0), "
+        "and those whose landmarks are unknown, so that head movement was not tested:</p>"
+    ) + _table(["", *seeds], rows)
+    page.add(f'<div class="two"><div>{left}</div><div>{right if any(tallies) else ""}</div></div>')
 
 
 def _charts(
@@ -257,10 +263,17 @@ def _charts(
         if name not in scores:  # known at the end only: a level to compare with
             levels = [Curve(seed, None, steps, np.full(2, float(h[name]))) for seed, h in health.items() if name in h]
             scores |= {name: levels} if levels else {}
-    rest = {name: {name: quantities[name]} for name in sorted(quantities) if name not in (*scores, "loss")}
+    known = (*scores, "loss", *BOOKKEEPING, *(name for name in quantities if _equals_loss(quantities, name)))
+    rest = {name: {name: quantities[name]} for name in sorted(quantities) if name not in known}
     first = {"loss": {"loss": quantities["loss"]}} if "loss" in quantities else {}
     charts = first | ({_HEALTH_CHART: scores} if scores else {}) | rest
     return dict(list(charts.items())[:CHARTS])
+
+
+def _equals_loss(quantities: Mapping[str, list[Curve]], name: str) -> bool:
+    """Whether a term is all there is of the loss: one chart shows both."""
+    pairs = list(zip(quantities[name], quantities.get("loss", ()), strict=False))
+    return bool(pairs) and all(np.array_equal(term.value, loss.value, equal_nan=True) for term, loss in pairs)
 
 
 def _pictures(page: _Page, run: Run) -> None:
@@ -271,9 +284,10 @@ def _pictures(page: _Page, run: Run) -> None:
             panels["recon_first"], panels["recon_second"], panels["recon_predicted"], panels.get("recon_delta")
         )
         caption = (
-            f"Input, near-future target, and the target as decoded from the prediction; differences amplified "
-            f"×{figures.AMPLIFY} (red brighter, blue darker); |ẑ − z| where the decoder moved the face. "
-            "Pixel R is 1 minus the error of the prediction over the error of copying the input"
+            f"Input, near-future target, and the input plus the decoded change that was predicted; differences "
+            f"amplified ×{figures.AMPLIFY} (red brighter, blue darker); |ẑ − z| where the decoder moved the face. "
+            "Pixel R is 1 minus the error of the prediction over the error of copying the input; a latent that leaves "
+            "out detail and noise keeps even a perfect prediction below 1"
         )
         page.add(page.figure("reconstruction", picture, caption, wide=True))
     if "heat_apex" in panels:

@@ -65,6 +65,12 @@ def test_seeds_have_their_own_lines_and_a_steep_loss_a_logarithmic_axis():
     figures.png(figures.curves("loss", {"loss": [curve([np.nan, np.nan])]}))
 
 
+def test_single_looks_are_marked():
+    figure = figures.curves("loss", {"loss": [curve([1.0], fold="a"), curve([3.0], fold="b")]})
+    assert {line.get_marker() for line in figure.axes[0].lines} == {"o"}
+    assert figures.curves("loss", {"loss": [curve([2.0] * 9)]}).axes[0].lines[0].get_marker() == ""
+
+
 def test_health_scores_share_a_chart():
     figure = figures.curves("R", {"R": [curve([0.1, 0.9])], "R_shuf": [curve([-50.0, -0.5])]})
     low, high = figure.axes[0].get_ylim()

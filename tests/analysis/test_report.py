@@ -86,6 +86,10 @@ def test_a_whole_report(make_workdir: Make):
     assert metrics["split_hash"] in page.text
     assert "R_linear 0.300 0.300" in page.text
     assert "gave up 7 7" in page.text
+    assert "waiting for data: 1.0%" in page.text
+    names = {path.stem for path in (workdir / "figures").iterdir()}
+    assert {"pretrain_loss", "pretrain_r_on_held_out_pairs", "finetune_loss", "finetune_accuracy"} <= names
+    assert not {"pretrain_latent_mse", "pretrain_waiting_for_data"} & names  # equal to the loss; no curve
     assert "NOT COMPARABLE" not in page.text
 
 
