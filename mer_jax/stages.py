@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mer_jax.analysis import panels
-from mer_jax.data import motion
+from mer_jax.data import frames, motion, sampling
 from mer_jax.data.motion_cache import MotionCache
 from mer_jax.data.pairs import PairSettings
 from mer_jax.data.source import default_data_dir
@@ -201,7 +202,9 @@ def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
     if system.needs.motion:
         root = Path(data.dir).expanduser() if data.dir else default_data_dir()
         specs = motion.named(system.needs.motion)
-        targets = jax.device_put(motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"].tolist()))
+        targets = jax.device_put(
+            motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"].tolist())
+        )
         store = dataclasses.replace(store, motion=targets)
     return store
 
@@ -327,9 +330,19 @@ def write_panels(settings: Any, system: Any, micro: Micro, macro: Macro | None, 
         arrays |= panels.reconstruction(settings, load_variables(checkpoint), batch)
     if settings.task == "emotion":
         finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
-        clips = panels.choose_clips(micro.labels)
-        tested = {clip: next(f.name for f in micro.folds if f.test[clip]) for clip in clips}
-        seen = [(clip, read_arrays(finished.path(fold))) for clip, fold in tested.items()]
+        tested = ((read_arrays(finished.path(fold.name)), np.flatnonzero(fold.test)) for fold in micro.folds)
+        shown = panels.choose_clips(micro.labels)
+        arrays |= panels.heat_maps(
+            system, store, micro.table, micro.labelled.classes, tested, shown, partial(_apex_landmarks, settings, micro)
+        )
         finished.close()
-        arrays |= panels.heat_maps(system, store, micro.table, micro.labelled.classes, seen)
     panels.write(workdir.root, arrays)
+
+
+def _apex_landmarks(settings: Any, micro: Micro, clip: int) -> np.ndarray:
+    """Landmarks [68, 2] of a scored clip at its apex, in pixels of the store."""
+    row, facts = int(micro.rows[clip]), micro.source.table
+    apex = sampling.known_apex(*(facts[name][row : row + 1] for name in ("onset", "apex", "offset")))[0]
+    height, width = (int(n) for n in micro.source.shapes[row][:2])
+    place = frames.square(height, width, settings.data.size, settings.data.fit)
+    return place.points(micro.source.landmarks(row)[apex])

@@ -26,6 +26,8 @@ PANEL_DIMENSIONS = {
     "heat_gradcam": 3,  # [m, H, W] in 0..1
     "heat_attention": 3,  # [m, h, w] in 0..1
     "heat_title": 1,  # [m] text: label and action units
+    "region_share": 1,  # [n] share of the Grad-CAM mass in the region of the clip's action units
+    "region_area": 1,  # [n] share of the frame that the region covers
 }
 _ABSOLUTE = re.compile(r"""(?<![^\s'"=,(\[])(?:~|[A-Za-z]:)?[\\/][^\s'",;)\]]+""")  # not after a word: a/b is no path
 
@@ -180,7 +182,7 @@ def _panels(path: Path) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: found an array {name!r}; expected {', '.join(PANEL_DIMENSIONS)}")
         if array.ndim != expected:
             raise UserError(f"{path}: {name} has the shape {array.shape}; expected {expected} dimensions")
-    for group in ("recon", "heat"):
+    for group in ("recon", "heat", "region"):
         lengths = {name: len(array) for name, array in panels.items() if name.startswith(group)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"{path}: arrays of different length: {lengths}; expected one length for all {group}_*")

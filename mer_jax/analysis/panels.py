@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mer_jax.analysis.maps import recogniser_maps
+from mer_jax.analysis.maps import recogniser_maps, region, share_in_region
 from mer_jax.analysis.open_run import PANELS
 from mer_jax.data.clips import ClipTable
 from mer_jax.files import atomic_open
@@ -57,7 +57,13 @@ def reconstruction(settings: Any, variables: Any, batch: Any) -> dict[str, np.nd
 
 
 def heat_maps(
-    system: Any, store: Any, table: ClipTable, classes: Sequence[str], clips: Sequence[tuple[int, Any]]
+    system: Any,
+    store: Any,
+    table: ClipTable,
+    classes: Sequence[str],
+    tested: Iterable[tuple[Any, np.ndarray]],
+    shown: Collection[int],
+    landmarks: Callable[[int], np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Grad-CAM and native attention of clips, each seen by the network of the fold that tested it.
 
@@ -66,11 +72,15 @@ def heat_maps(
       store: clip store.
       table: facts of the clips of the store.
       classes: names of the classes.
-      clips: (row of the store, variables of its fold).
+      tested: (variables of a fold, rows of the store that it tested).
+      shown: rows of the clips whose pictures are kept.
+      landmarks: row -> [68, 2] at the apex, in pixels of the frames that the system sees; NaN where unknown.
 
     Returns:
-      heat_onset, heat_apex [m, H, W, C] in 0..1, heat_gradcam [m, H, W], heat_attention [m, h, w] where the encoder
-      has attention, heat_title [m].
+      Of the shown clips heat_onset, heat_apex [m, H, W, C] in 0..1, heat_gradcam [m, H, W], heat_attention [m, h, w]
+      where the encoder has attention, heat_title [m]. Of all tested clips with known action units and landmarks
+      region_share [n], the share of the Grad-CAM mass in the region of the clip's action units, and region_area [n],
+      the share of the frame that this region covers.
     """
     module = system.finetune.module
 
@@ -80,18 +90,26 @@ def heat_maps(
         return batch, recogniser_maps(module, variables, batch)
 
     found: dict[str, list[Any]] = {}
-    for clip, variables in clips:
-        batch, maps = look(variables, jnp.int32(clip))
-        units = ", ".join(f"AU{k}" for k in np.flatnonzero(table["action_units"][clip] == 1))
-        said = classes[int(np.asarray(maps["logits"]).argmax())]
-        row = {
-            "heat_onset": batch["first"][0], "heat_apex": batch["second"][0], "heat_gradcam": maps["gradcam"][0],
-            "heat_title": f"{table['emotion'][clip]} ({units or 'AUs unknown'}), predicted {said}",
-        }  # fmt: skip
-        if "attention" in maps:
-            row["heat_attention"] = maps["attention"][0]
-        for name, value in row.items():
-            found.setdefault(name, []).append(np.asarray(value))
+    for variables, clips in tested:
+        for clip in (int(c) for c in clips):
+            batch, maps = look(variables, jnp.int32(clip))
+            heat, present = np.asarray(maps["gradcam"][0]), table["action_units"][clip]
+            points = landmarks(clip)
+            share = share_in_region(heat, points, present)
+            row: dict[str, Any] = {}
+            if np.isfinite(share):
+                row = {"region_share": share, "region_area": region(heat.shape, points, present).mean()}
+            if clip in shown:
+                units = ", ".join(f"AU{k}" for k in np.flatnonzero(present == 1))
+                said = classes[int(np.asarray(maps["logits"]).argmax())]
+                row |= {
+                    "heat_onset": batch["first"][0], "heat_apex": batch["second"][0], "heat_gradcam": heat,
+                    "heat_title": f"{table['emotion'][clip]} ({units or 'AUs unknown'}), predicted {said}",
+                }  # fmt: skip
+                if "attention" in maps:
+                    row["heat_attention"] = maps["attention"][0]
+            for name, value in row.items():
+                found.setdefault(name, []).append(np.asarray(value))
     return {name: np.stack(values) for name, values in found.items()}
 
 

@@ -301,6 +301,12 @@ def _pictures(page: _Page, run: Run) -> None:
             "and the native attention map of the action branch"
         )
         page.add(f'<div class="two">{page.figure("heat_maps", picture, caption)}</div>')
+    if "region_share" in panels:
+        page.add(
+            f"<p>Over the {len(panels['region_share'])} test clips with known action units and landmarks, "
+            f"<strong>{panels['region_share'].mean():.0%}</strong> of the Grad-CAM mass lies in the part of the face "
+            f"that the clip's own action units move; by area alone it would be {panels['region_area'].mean():.0%}.</p>"
+        )
 
 
 def _settings(page: _Page, run: Run) -> None:

@@ -77,6 +77,8 @@ def panels_of(n: int = 3) -> dict[str, np.ndarray]:
         "heat_apex": smiling,
         "heat_gradcam": np.repeat(heat[None], n, axis=0),
         "heat_attention": small,
+        "region_share": np.array([0.5, 0.3, 0.4, 0.4]),
+        "region_area": np.array([0.2, 0.3, 0.2, 0.3]),
         "heat_title": np.array([f"happiness (predicted happiness), AU6 AU{12 + i}" for i in range(n)]),
     }
 

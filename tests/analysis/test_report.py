@@ -87,6 +87,8 @@ def test_a_whole_report(make_workdir: Make):
     assert "R_linear 0.300 0.300" in page.text
     assert "gave up 7 7" in page.text
     assert "waiting for data: 1.0%" in page.text
+    assert "Over the 4 test clips with known action units and landmarks, 40% of the Grad-CAM mass" in page.text
+    assert "by area alone it would be 25%" in page.text
     names = {path.stem for path in (workdir / "figures").iterdir()}
     assert {"pretrain_loss", "pretrain_r_on_held_out_pairs", "finetune_loss", "finetune_accuracy"} <= names
     assert not {"pretrain_latent_mse", "pretrain_waiting_for_data"} & names  # equal to the loss; no curve
