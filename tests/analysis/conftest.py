@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mer_jax.analysis import figures, report
 from mer_jax.data.clips import AU_SLOTS, ClipRecord, ClipTable
 from mer_jax.evaluation import results, scores
 from mer_jax.files import write_json
@@ -147,6 +148,16 @@ def write_workdir(
 @pytest.fixture(scope="session")
 def default_workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_workdir(tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="session")
+def reported_workdir(tmp_path_factory: pytest.TempPathFactory, default_workdir: Path) -> Path:
+    """The default workdir with its report, to be read only."""
+    workdir = shutil.copytree(default_workdir, tmp_path_factory.mktemp("reported") / "my_run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 50)  # small pictures are drawn faster
+        report.write_report(workdir)
+    return workdir
 
 
 @pytest.fixture
