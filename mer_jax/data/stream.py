@@ -46,7 +46,8 @@ class PairStream:
       counters: what happened so far to the pairs that this process delivered, by name (see pairs.COUNTERS).
 
     Raises:
-      UserError: no usable clip, an unknown frame rate, or a batch that does not divide among the processes.
+      UserError: no usable clip, an unknown frame rate, frames that are flow and not images, or a batch that does not
+        divide among the processes.
     """
 
     def __init__(
@@ -67,6 +68,12 @@ class PairStream:
         rows = np.flatnonzero(rows) if rows.dtype == bool else np.unique(rows).astype(int)
         names = source.table["clip"]
         sampling.require_fps("the pair sampler", names[rows], source.table["fps"][rows])
+        flow = rows[source.table["modality"][rows] == "flow_strain"]
+        if len(flow):
+            raise UserError(
+                f"pre-training pairs: clip {str(names[flow[0]])!r} holds flow_strain frames; expected images "
+                "(rgb, grey, nir). Leave such datasets out of pre-training"
+            )
         if batch < 1 or batch % process_count:
             raise UserError(
                 f"pre-training batch: found {batch} pairs for {process_count} processes; expected a multiple of the "

@@ -120,6 +120,12 @@ def test_batches_depend_on_seed_and_step_only(ticks: source.ClipSource, threads:
     assert not np.array_equal(other["first"], expected[0]["first"])
 
 
+def test_an_example_does_not_depend_on_the_batch_it_is_in(ticks: source.ClipSource):
+    whole = stream(ticks, batch=12)(0)
+    thirds = [stream(ticks, batch=4)(step) for step in range(3)]
+    assert_same({name: np.concatenate([part[name] for part in thirds]) for name in whole}, whole)
+
+
 def test_two_processes_hold_the_halves_of_the_global_batch(ticks: source.ClipSource):
     whole = [stream(ticks)(step) for step in range(4)]
     options = dataclasses.replace(LENIENT, threads=2)
@@ -356,6 +362,9 @@ def test_mistakes_are_refused_with_one_message(ticks: source.ClipSource):
     with pytest.raises(UserError, match=r"clip 'toy/01/a' .*has no known frame rate"):
         stream(unknown)
     stream(unknown, rows=np.array([0]))
+    flow = source.memory_source([dataclasses.replace(ticking(0, 30, 25.0), modality="flow_strain")])
+    with pytest.raises(UserError, match="'toy/00/a' holds flow_strain frames; expected images"):
+        stream(flow)
     with pytest.raises(UserError, match="found 7 pairs for 2 processes"):
         stream(ticks, batch=7, process_count=2)
     with pytest.raises(UserError, match="found none in 1 clips that are 80 to 240 ms apart within whole"):
