@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 import threading
@@ -17,12 +18,13 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
+from mer_jax.data import align as align_lib
 from mer_jax.data import frames, sampling
 from mer_jax.data.clips import ClipTable
 
 REJECTIONS = ("rotation", "scale", "cut", "frozen")
 COUNTERS = ("pairs", "tried", *REJECTIONS, "gave_up", "pose_unknown")
-STABLE_POINTS = (27, 28, 29, 30, 36, 39, 42, 45)  # nose bridge and eye corners: hardly moved by facial actions
+STABLE_POINTS = align_lib.STABLE_POINTS
 
 
 class Source(Protocol):
@@ -52,6 +54,7 @@ class PairSettings:
       min_change: a pair that changes less is rejected as frozen or duplicated; 0 switches the test off.
       tries: pairs drawn in a clip before it is given up for this time (the example then weighs 0).
       fit: how a frame becomes a square, see `frames.square`.
+      align: whether and how faces are cut out instead, see `align.Alignment`.
       threads: threads that prepare batches ahead; 0 prepares them in the caller.
       prefetch: batches kept ready.
       cache_mb: memory for decoded frames in MiB; the least recently used leave first.
@@ -67,6 +70,7 @@ class PairSettings:
     min_change: float = 0.004
     tries: int = 8
     fit: str = "crop"
+    align: align_lib.Alignment = align_lib.NONE
     threads: int = 2
     prefetch: int = 4
     cache_mb: float = 512.0
@@ -152,6 +156,7 @@ class PairSampler:
             raise ValueError(f"tries >= 1 and a task of reconstruct, forecast wanted, found {settings}")
         self.source, self.settings, self.size, self.channels = source, settings, size, channels
         self._cache = ByteCache(int(settings.cache_mb * 2**20))
+        self._crop = functools.lru_cache(maxsize=64)(self._make_crop)
         columns = (table[name] for name in ("onset", "apex", "offset", "length"))
         self.first, self.last = sampling.extent(settings.extent, *columns)
         fps = np.nan_to_num(table["fps"].astype(float))
@@ -182,7 +187,7 @@ class PairSampler:
             rejected_early = rejection is not None
             if not rejected_early:
                 images = tuple(self._cache(self._read_frame, i, t) for t in positions)
-                rejection = self._change(i, images, landmarks[positions[0]])
+                rejection = self._change(images, self._face(i, positions[0], landmarks[positions[0]]))
             if rejection is None:
                 break
             counts[rejection] += 1
@@ -198,9 +203,8 @@ class PairSampler:
         return np.array(self.source.landmarks(i))
 
     def _read_frame(self, i: int, t: int) -> np.ndarray:
-        frame = self.source.frame(i, t)
-        square = frames.square(frame.shape[0], frame.shape[1], self.size, self.settings.fit)
-        return np.array(frames.with_channels(square.image(frame), self.channels))
+        way = self._crop(i).way(t)
+        return np.array(frames.with_channels(way.image(self.source.frame(i, t)), self.channels))
 
     def _pose(self, landmarks: np.ndarray, positions: tuple[int, ...]) -> str | None:
         for a, b in itertools.pairwise(positions):
@@ -211,8 +215,8 @@ class PairSampler:
                 return "scale"
         return None  # unknown landmarks give NaN, which exceeds nothing
 
-    def _change(self, i: int, images: tuple[np.ndarray, ...], landmarks: np.ndarray) -> str | None:
-        rows, columns = self._face(i, landmarks)
+    def _change(self, images: tuple[np.ndarray, ...], face: tuple[slice, slice]) -> str | None:
+        rows, columns = face
         for a, b in itertools.pairwise(images):
             change = cv2.absdiff(a[rows, columns], b[rows, columns]).mean() / 255
             if change > self.settings.max_change:
@@ -221,12 +225,14 @@ class PairSampler:
                 return "frozen"
         return None
 
-    def _face(self, i: int, landmarks: np.ndarray) -> tuple[slice, slice]:
+    def _make_crop(self, i: int) -> align_lib.Crop:
+        return align_lib.crop_of(self.source, i, self.size, self.settings.fit, self.settings.align)
+
+    def _face(self, i: int, t: int, landmarks: np.ndarray) -> tuple[slice, slice]:
         """The box around the landmarks in the delivered frame; the whole frame where they are unknown."""
         if not np.isfinite(landmarks).all():
             return slice(None), slice(None)
-        height, width, size = *(int(n) for n in self.source.shapes[i][:2]), self.size
-        points = frames.square(height, width, size, self.settings.fit).points(landmarks)
+        size, points = self.size, self._crop(i).way(t).points(landmarks)
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         left, top = (int(np.clip(edge, 0, size - 1)) for edge in (left, top))
         right, bottom = (int(np.clip(math.ceil(edge) + 1, 1, size)) for edge in (right, bottom))

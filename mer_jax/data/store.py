@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import numpy as np
 
+from mer_jax.data import align as align_lib
 from mer_jax.data import frames as frames_lib
 from mer_jax.data.clips import AU_SLOTS, MODALITIES, N_LANDMARKS, ClipTable
 from mer_jax.data.source import ClipSource
@@ -114,6 +115,7 @@ def build_store(
     labels: np.ndarray,
     *,
     fit: str = "crop",
+    align: align_lib.Alignment = align_lib.NONE,
     extent: str = "whole",
     margin: int = 0,
     motion: Mapping[str, np.ndarray] | None = None,
@@ -128,6 +130,7 @@ def build_store(
       needs: frame size, channels, landmarks.
       labels: int32, the class of each of the wanted clips, -1 where a clip has none.
       fit: how a frame that is not square becomes one: `crop`, `pad` or `stretch`, see `frames.square`.
+      align: whether and how faces are cut out instead, see `align.Alignment`.
       extent: `whole` clips, or `onset_offset` to save memory.
       margin: frames kept on both sides of `onset_offset`.
       motion: motion targets of the wanted clips by name, stored as they are; they can be added later with
@@ -139,7 +142,8 @@ def build_store(
       the store, and the table of its clips: same order, positions and lengths as stored.
 
     Raises:
-      UserError: a frame cannot be decoded, or a clip's modality cannot be brought to `needs.channels`.
+      UserError: a frame cannot be decoded, a clip's modality cannot be brought to `needs.channels`, or a clip that is
+        to be aligned has no landmarks.
     """
     rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, np.int64)
     labels = np.asarray(labels, np.int32)
@@ -157,13 +161,13 @@ def build_store(
 
     def fill(k: int) -> None:
         row, begin, length = int(rows[k]), int(start[k]), int(table["length"][k])
-        height, width, _ = source.shapes[row]
-        way = frames_lib.square(int(height), int(width), needs.size, fit)
+        crop = align_lib.crop_of(source, row, needs.size, fit, align)
         for t in range(length):
-            frame = source.frame(row, int(first[k]) + t)
-            frames[begin + t] = way.image(frames_lib.with_channels(frame, needs.channels))
+            at = int(first[k]) + t
+            frame = frames_lib.with_channels(source.frame(row, at), needs.channels)
+            frames[begin + t] = crop.way(at).image(frame)
         if needs.landmarks:
-            landmarks[begin : begin + length] = way.points(source.landmarks(row)[first[k] : first[k] + length])
+            landmarks[begin : begin + length] = crop.points(source.landmarks(row))[first[k] : first[k] + length]
 
     workers = threads or os.cpu_count() or 1
     with Progress("decoding clips", len(rows), "clips") as progress:
