@@ -8,10 +8,11 @@ import difflib
 
 from ml_collections import ConfigDict
 
-# benchmark -> the data that are recognised; `+` joins datasets.
+# benchmark -> the data that are recognised; `+` joins datasets; `task` is emotion where not said.
 BENCHMARKS = {
     "synthetic": {"name": "synthetic_faces/micro", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
+    "synthetic_au": {"name": "synthetic_faces/micro", "labels": "synthetic_au", "protocol": "au_loso", "task": "au"},
     "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
 }
 # One database by LOSO: the benchmark is called as its label set. Face crops where the distribution has them.
@@ -40,6 +41,16 @@ BENCHMARKS |= {  # several databases, each in a folder of its own below one manu
     "megc2018": {"name": "casme2/cropped+samm/cropped", "labels": "megc2018", "protocol": "hde_megc2018"},
     "hde_atnet": {"name": "casme2/cropped+samm/cropped+smic/hs_cropped", "labels": "megc2019", "protocol": "hde_atnet"},
 }
+# Action units of one database by LOSO (those with at least 10 positive clips), and across six of them.
+_AU = {
+    "casme": "casme/cropped", "casme2": "casme2/cropped", "samm": "samm/cropped", "fourdme": "fourdme/grey_cropped",
+    "mmew": "mmew/micro", "casme3": "casme3/a",
+}  # fmt: skip
+BENCHMARKS |= {
+    f"{dataset}_au": {"name": name, "labels": f"{dataset}_au", "protocol": "au_loso", "task": "au"}
+    for dataset, name in _AU.items()
+}
+BENCHMARKS["cd6me"] = {"name": "+".join(_AU.values()), "labels": "cd6me", "protocol": "cd6me", "task": "au"}
 
 
 def data() -> ConfigDict:
@@ -55,6 +66,8 @@ def data() -> ConfigDict:
             "manual_dir": "",  # the licensed folder as distributed, for datasets that need one
             "macro_manual_dir": "",
             "fit": "crop",  # how a frame becomes a square: crop | pad | stretch
+            "align": "none",  # none (crops as distributed, rendered faces) | clip (by landmarks) | released (MOL, FDP)
+            "align_margin": 2.5,  # side of an aligned crop over the larger side of the box of eyes, nose and mouth
             "extent": "whole",  # what the store keeps of a clip: whole | onset_offset
         }
     )
@@ -89,7 +102,9 @@ def apply(config: ConfigDict, arg: str, variants: dict, aliases: dict[str, str])
         if equals:
             _set(config, aliases.get(key, key), value, aliases)
         elif key in BENCHMARKS:
-            config.data.update(BENCHMARKS[key])
+            chosen = dict(BENCHMARKS[key])
+            config.task = chosen.pop("task", "emotion")
+            config.data.update(chosen)
         elif key in variants:
             for field, new in variants[key].items():
                 _set(config, field, new, aliases)
@@ -120,16 +135,18 @@ def _set(config: ConfigDict, field: str, value: object, aliases: dict[str, str])
         raise ValueError(f"config field {field!r}: found {value!r}; expected {type(old).__name__}") from None
 
 
-def nested(fields: dict) -> dict:
-    """`{"a.b": 1}` -> `{"a": {"b": 1}}`, the form in which a ConfigDict holds the rows of an ablation."""
-    tree: dict = {}
-    for field, value in fields.items():
-        *parents, last = field.split(".")
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[last] = value
-    return tree
+def rows(table: dict[str, dict]) -> dict[str, dict]:
+    """The rows of a table: name -> the fields that differ, `{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    nested: dict[str, dict] = {}
+    for name, fields in table.items():
+        nested[name] = {}
+        for field, value in fields.items():
+            *parents, last = field.split(".")
+            node = nested[name]
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+    return nested
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> list[str]:

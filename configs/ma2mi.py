@@ -15,20 +15,43 @@ from configs import common
 
 AUGMENT = {"flip_p": 0.5, "rotate_deg": 3.0, "shift_px": 2, "brightness": 0.1, "contrast": 0.1}
 
-SCRATCH = {"pre.objective": "none", "ft.optimizer.groups": ()}
-PAPER = {
+SCRATCH: dict[str, object] = {"pre.objective": "none"}
+PAPER: dict[str, object] = {
     "data.size": 224,
     "model.width": 1.0,
+    "pre.bottleneck": 64,
     "pre.dec_dim": 384,
     "pre.dec_depth": 6,
     "pre.dec_heads": 6,
     "pre.batch": 256,
     "pre.epochs": 800,  # 50 epochs of 16 pairs a clip
+    "pre.optimizer.learning_rate": 3e-4,
     "pre.augment.shift_px": 15,
     "ft.augment.shift_px": 15,
     "ft.epochs": 70,
+    "ft.optimizer.learning_rate": 8e-4,
+    "ft.optimizer.groups": (("encoder", 0.125),),
     "engine.dtype": "bfloat16",
 }
+TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery, not the method
+    "data.name": "synthetic_faces/tiny_micro",
+    "data.macro": "synthetic_faces/tiny_macro",
+    "data.size": 32,
+    "model.width": 0.0625,
+    "model.position_depth": 1,
+    "pre.dec_dim": 16,
+    "pre.dec_depth": 1,
+    "pre.dec_heads": 2,
+    "pre.bottleneck": 8,
+    "pre.batch": 8,
+    "pre.epochs": 10,
+    "ft.batch": 8,
+    "ft.epochs": 4,
+    "engine.chunk_steps": 4,
+    "engine.save_every": 4,
+    "engine.evaluate_every": 4,
+}
+
 # Tables of several runs: name -> rows; a row is what differs from the full model, which comes first.
 ROWS: dict[str, dict] = {}
 ROWS["ablation"] = {
@@ -42,7 +65,36 @@ ROWS["ablation"] = {
     "concat": {"model.variant": "concat"},
 }
 
-VARIANTS = {"scratch": SCRATCH, "paper": PAPER, **{name: {"ablation": name} for name in ROWS}}
+# The question of the paper: does the pretext help, and is it the pretext? `scratch_long` has the FLOPs of pre-training
+# and all folds together. `:grid` runs every row with every learning rate on micro_dev (4-fold by subject), the only
+# set on which anything is chosen; `:study` runs the chosen ones once on micro, three seeds.
+QUESTION: dict[str, dict[str, object]] = {
+    "ma2mi": {},
+    "scratch": SCRATCH,
+    "macro_cls": {"pre.objective": "macro_cls"},
+    "scratch_long": {**SCRATCH, "ft.epochs": 14},
+    "shuffled": {"pre.shuffle_actions": True},
+    "pixel": {"pre.latent": "pixel"},
+}
+GRID = {"lr1e-3": 1e-3, "lr3e-3": 3e-3}
+CHOSEN = dict.fromkeys(QUESTION, "lr3e-3")
+ROWS["grid"] = {
+    f"{row}_{trial}": {
+        **fields,
+        "data.name": "synthetic_faces/micro_dev",
+        "data.protocol": "kfold",
+        "data.n_folds": 4,
+        "ft.optimizer.learning_rate": rate,
+    }
+    for row, fields in QUESTION.items()
+    for trial, rate in GRID.items()
+}
+ROWS["study"] = {
+    row: {**fields, "seeds": (0, 1, 2), "ft.optimizer.learning_rate": GRID[CHOSEN[row]]}
+    for row, fields in QUESTION.items()
+}
+
+VARIANTS = {"scratch": SCRATCH, "paper": PAPER, "tiny": TINY, **{name: {"ablation": name} for name in ROWS}}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -61,7 +113,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "encoder": "miacnet",
                 "variant": "M0",
                 "input": "diff",
-                "width": 0.25,
+                "width": 0.125,
                 "head": "flatten",
                 "head_dropout": 0.5,
                 "position_depth": 2,
@@ -74,9 +126,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 "task": "reconstruct",
                 "latent": "dct",
                 "cond": "token",
-                "bottleneck": 64,
+                "bottleneck": 8,  # 64 at full width
                 "dec_dim": 96,
-                "dec_depth": 3,
+                "dec_depth": 2,
                 "dec_heads": 4,
                 "shuffle_actions": False,
                 "motion_weight": 0.0,
@@ -86,7 +138,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "share": False,  # one pre-training for all seeds
                 "holdout": 0.15,  # share of macro persons kept for R, R_shuf, R_null
                 "batch": 32,
-                "epochs": 60,  # one pair a clip and epoch
+                "epochs": 50,  # one pair a clip and epoch
                 "augment": AUGMENT,
                 "pairs": {
                     "dt_ms": (80.0, 240.0),
@@ -103,7 +155,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 },
                 "optimizer": {
                     "name": "adamw",
-                    "learning_rate": 1e-3,
+                    "learning_rate": 3e-3,
                     "weight_decay": 0.05,
                     "b1": 0.9,
                     "b2": 0.95,
@@ -115,14 +167,14 @@ def get_config(arg: str = "") -> ConfigDict:
                 },
             },
             "ft": {
-                "epochs": 15,
+                "epochs": 10,
                 "batch": 32,
                 "sampler": "permutation",
                 "jitter": 0.0375,
                 "augment": AUGMENT,
                 "optimizer": {
                     "name": "adamw",
-                    "learning_rate": 8e-4,
+                    "learning_rate": 3e-3,
                     "weight_decay": 0.6,
                     "b1": 0.9,
                     "b2": 0.999,
@@ -130,12 +182,13 @@ def get_config(arg: str = "") -> ConfigDict:
                     "decay": 0.987,
                     "decay_epochs": 50,
                     "clip_norm": 0.0,
-                    "groups": (("encoder", 0.125),),
+                    "groups": (),
                     "ema": 0.0,
                 },
             },
             "ablation": "",  # a table of ROWS
             "rows": {},
+            "row_names": (),  # their order: a ConfigDict sorts its keys
         }
     )
     aliases = {
@@ -148,5 +201,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "protocol": "data.protocol",
     }
     common.apply(config, arg, VARIANTS, aliases)
-    config.rows = {name: common.nested(fields) for name, fields in ROWS.get(config.ablation, {}).items()}
+    table = ROWS.get(config.ablation, {})
+    config.rows, config.row_names = common.rows(table), tuple(table)
     return config

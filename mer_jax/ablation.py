@@ -29,7 +29,8 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
     """Runs every row of `config.rows` in `workdir/rows/<name>`; finished rows are kept, equal pre-trainings shared.
 
     Args:
-      config: a ConfigDict with `rows`: name -> the fields that differ (nested); the first row is the full model.
+      config: a ConfigDict with `rows`: name -> the fields that differ (nested), and `row_names`, their
+        order; the first row is the full model.
       workdir: folder of all rows.
       run: `(config, workdir, plan_only) -> metrics`, runs one row.
       plan_only: plan the rows only.
@@ -42,7 +43,8 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
     """
     found: dict[str, Any] = {}
     owners: dict[str, Path] = {}
-    for name, changes in config.rows.items():
+    for name in config.row_names:
+        changes = config.rows[name]
         row, place = copy.deepcopy(config), workdir / "rows" / name
         row.ablation = ""
         try:

@@ -23,6 +23,9 @@ _PLAN = flags.DEFINE_bool("plan", False, "Print data, folds, steps, memory and e
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where jax cannot find out by itself.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process from 0, with --coordinator.")
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 0, "On CPU: devices that folds and batches are divided over; 0 = one a core, at most 8."
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache", "~/.cache/mer_jax/compiled", "Folder that keeps compiled programs; '' keeps none."
 )
@@ -31,6 +34,7 @@ _CACHE = flags.DEFINE_string(
 def main(_: list[str]) -> None:
     """Starts jax in one place, runs the config, turns known errors into one message and an exit code."""
     try:
+        startup.divide_cpu(_CPU_DEVICES.value)
         startup.start_jax(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CACHE.value)
         from mer_jax.run import run
 

@@ -32,7 +32,7 @@ def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
     """
     if config["ablation"]:
         return ablation.run_rows(config, workdir, run, plan_only)
-    settings = Settings({k: v for k, v in config.to_dict().items() if k not in ("ablation", "rows")})
+    settings = Settings({k: v for k, v in config.to_dict().items() if k not in ("ablation", "rows", "row_names")})
     preemption = mesh.Preemption()
 
     micro = prepare.micro(settings)

@@ -1,0 +1,158 @@
+"""Times the engine on this machine: `python tests/benchmarks/bench_engine.py [--config words] [--devices N] [--steps N]`.
+
+Prints one JSON line a measurement: fine-tuning clips/s in each fold mode and chunk mode, pre-training pairs/s and the
+share of the step that waits for data, time to the first step cold and warm, GFLOP a step, peak memory. Data are random
+frames of the right shapes, so nothing has to be built; batches of pairs are prepared beforehand unless --stream names
+a built dataset of macro-expressions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="", help="what stands after the colon of configs/ma2mi.py:...")
+    parser.add_argument("--devices", type=int, default=0, help="forced host devices; 0 = as they are")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--folds", type=int, default=8)
+    parser.add_argument("--modes", default="loop/dispatch/1,loop/scan/1,loop/dispatch/2,vmap/dispatch/2")
+    parser.add_argument("--only", default="", help="finetune | pretrain | start")
+    return parser.parse_args()
+
+
+def report(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def settings_of(words: str):
+    from configs import ma2mi
+    from mer_jax.settings import Settings
+
+    return Settings(ma2mi.get_config(words).to_dict())
+
+
+def random_store(n: int, frames: int, size: int):
+    import numpy as np
+
+    from mer_jax.data.clips import AU_SLOTS
+    from mer_jax.data.store import ClipStore
+
+    rng = np.random.default_rng(0)
+    fill = lambda value: np.full(n, value, np.int32)  # noqa: E731
+    return ClipStore(
+        frames=rng.integers(0, 255, (n * frames, size, size, 3), np.uint8),
+        start=np.arange(n, dtype=np.int32) * frames,
+        length=fill(frames),
+        fps=np.full(n, 100, np.float32),
+        onset=fill(2),
+        apex=fill(frames // 2),
+        offset=fill(frames - 3),
+        modality=fill(0),
+        label=rng.integers(0, 5, n).astype(np.int32),
+        action_units=np.full((n, AU_SLOTS), -1, np.int8),
+        landmarks=np.zeros((0, 68, 2), np.float32),
+        motion={},
+    )
+
+
+def finetune(options: argparse.Namespace) -> None:
+    import jax
+    import numpy as np
+
+    from mer_jax import systems
+    from mer_jax.training import folds
+
+    settings = settings_of(options.config)
+    system = systems.build(settings, 5, 7)
+    n, people = 220, options.folds
+    store = random_store(n, 40, settings.data.size)
+    test = np.stack([np.arange(n) % people == p for p in range(people)])
+    protocol = folds.Folds(tuple(f"p{p}" for p in range(people)), ~test, np.zeros_like(test), test)
+    for mode in options.modes.split(","):
+        fold_mode, chunk_mode, per_device = mode.split("/")
+        length = folds.FoldSettings(
+            steps=options.steps, steps_per_epoch=7, batch=settings.ft.batch, chunk_steps=options.steps,
+            save_every=options.steps, evaluate_every=options.steps, fold_mode=fold_mode, chunk_mode=chunk_mode,
+            folds_per_device=int(per_device),
+        )  # fmt: skip
+        engine = folds.FoldEngine(system, store, protocol, length)
+        wave = protocol.names[: engine.wave_size]
+        masks, keys = engine.inputs(wave)
+        states = engine.init(keys)
+        begin = time.perf_counter()
+        states, metrics = engine.chunk(states, masks, keys, 0, options.steps)
+        jax.block_until_ready((states, metrics))
+        first = time.perf_counter() - begin
+        begin = time.perf_counter()
+        states, metrics = engine.chunk(states, masks, keys, options.steps, options.steps)
+        jax.block_until_ready((states, metrics))
+        seconds = time.perf_counter() - begin
+        clips = options.steps * settings.ft.batch * len(wave)
+        report(
+            stage="finetune", devices=jax.device_count(), fold_mode=fold_mode, chunk_mode=chunk_mode,
+            folds_per_device=int(per_device), clips_per_second=round(clips / seconds, 1),
+            ms_a_fold_and_step=round(1e3 * seconds / options.steps / len(wave), 1),
+            compile_seconds=round(first - seconds, 1),
+        )  # fmt: skip
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from mer_jax import systems
+    from mer_jax.training import pretrain as stage
+
+    settings = settings_of(options.config)
+    system = systems.build(settings, 5, 7)
+    batch, size = settings.pre.batch, settings.data.size
+    engine = stage.PretrainEngine(system, stage.PretrainSettings(options.steps, 7, batch))
+    rng = np.random.default_rng(0)
+    pairs = {k: rng.integers(0, 255, (batch, size, size, 3), np.uint8) for k in ("first", "second")}
+    numbers = {"label": np.zeros(batch, np.int32), "epoch": np.zeros(batch, np.int32)}
+    pairs |= numbers | {"example": np.arange(batch, dtype=np.int32), "weight": np.ones(batch, np.float32)}
+    constants = system.fit_constants([engine.prepare(pairs)], jax.random.key(0))
+    state = engine.init(pairs, constants)
+    begin = time.perf_counter()
+    state, metrics = engine.train(state, pairs, 0)
+    jax.block_until_ready(state)
+    first = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for step in range(1, options.steps + 1):
+        state, metrics = engine.train(state, pairs, step)
+    jax.block_until_ready(state)
+    seconds = (time.perf_counter() - begin) / options.steps
+    assert jnp.isfinite(metrics["loss"])
+    report(
+        stage="pretrain", devices=jax.device_count(), pairs_per_second=round(batch / seconds, 1),
+        ms_a_step=round(1e3 * seconds, 1), first_step_seconds=round(first, 1),
+    )  # fmt: skip
+
+
+def main() -> None:
+    options = arguments()
+    if options.devices:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+    for name, run in (("finetune", finetune), ("pretrain", pretrain)):
+        if options.only in ("", name):
+            run(options)
+    report(peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+if __name__ == "__main__":
+    main()
