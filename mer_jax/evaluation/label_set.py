@@ -83,6 +83,7 @@ class ActionUnitSet:
       source: where it comes from.
       expected: dataset -> published number of clips.
       minimum: see `units`.
+      expected_units: published number of units where `units` is empty; 0 where unknown.
     """
 
     name: str
@@ -91,3 +92,4 @@ class ActionUnitSet:
     source: str
     expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
     minimum: int = 0
+    expected_units: int = 0

@@ -309,5 +309,10 @@ def _apply_action_units(units: ActionUnitSet, table: ClipTable) -> Labelled:
             differences.append(f"{dataset}: {mine.sum()} clips at hand, {total} published ({units.source})")
         elif total is not None:
             matches[dataset] = units.source
+    if units.expected_units and len(numbers) != units.expected_units:
+        differences.append(
+            f"{', '.join(units.datasets)}: {len(numbers)} action units with {units.minimum} positive clips at hand, "
+            f"{units.expected_units} published ({units.source})"
+        )
     classes = tuple(f"AU{k}" for k in numbers.tolist())
     return Labelled(units.name, "au", classes, labels, tuple(exclusions), counts, tuple(differences), matches)

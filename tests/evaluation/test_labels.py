@@ -353,6 +353,24 @@ def test_frequent_action_units_of_the_data(build_table):
     assert more.classes == ("AU4", "AU12")
 
 
+def test_action_units_of_one_database(build_table):
+    rows = [{"units": [4], "subject": f"{k:02d}"} for k in range(10)] + [{"units": [12], "dataset": "samm"}]
+    found = labels.apply("casme2_au", build_table(rows))
+    assert found.classes == ("AU4",)
+    assert found.exclusion_counts() == {"dataset is not part of the set": 1}
+    clips, units = found.differences
+    assert clips.startswith("casme2: 10 clips at hand, 256 published")
+    assert units.startswith("casme2: 1 action units with 10 positive clips at hand, 11 published")
+
+
+def test_action_units_of_synthetic_faces(build_table):
+    rows = [{"units": [4, 20]}, {"units": []}, {"units": [], "expression_type": "neutral"}]
+    found = labels.apply("synthetic_au", build_table([dict(r, dataset="synthetic_faces_micro") for r in rows]))
+    assert len(found.classes) == 12
+    assert found.labels.sum(1).tolist() == [1, 0, -12]
+    assert found.exclusion_counts() == {"expression type is not micro": 1}
+
+
 def test_partly_unknown_action_units_stay_unknown(build_table):
     table = build_table([{"units": [4]}, {"units": []}])
     table.columns["action_units"][1, 4] = -1

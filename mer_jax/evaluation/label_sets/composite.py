@@ -63,6 +63,13 @@ _COMPOSITE = (
 
 SETS = _COMPOSITE
 
+
+def _own_units(dataset: str, clips: int, units: int) -> ActionUnitSet:
+    """The frequent units of one database, by LOSO."""
+    source = f"MEB benchmark, one database: {units} action units with at least 10 positive clips"
+    return ActionUnitSet(f"{dataset}_au", (), (dataset,), source, {dataset: clips}, minimum=10, expected_units=units)
+
+
 ACTION_UNIT_SETS = (
     ActionUnitSet(
         "cd6me",
@@ -70,5 +77,17 @@ ACTION_UNIT_SETS = (
         ("casme", "casme2", "samm", "fourdme", "mmew", "casme3"),
         "MEB benchmark (CD6ME), 2,031 clips",
         {"casme": 189, "casme2": 256, "samm": 159, "fourdme": 267, "mmew": 300, "casme3": 860},
+    ),
+    _own_units("casme", 189, 8),
+    _own_units("casme2", 256, 11),
+    _own_units("samm", 159, 6),
+    _own_units("fourdme", 267, 8),
+    _own_units("mmew", 300, 12),
+    _own_units("casme3", 860, 15),
+    ActionUnitSet(
+        "synthetic_au",
+        (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 24),
+        ("synthetic_faces",),
+        "tfds_builders/synthetic_faces, units of at least 10 of the 220 clips of `micro`",
     ),
 )
