@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from mer_jax import files
+from mer_jax.errors import UserError
+from mer_jax.settings import Settings
+from mer_jax.workdir import Workdir
+
+
+def test_settings_are_frozen_hashable_and_name_missing_fields():
+    settings = Settings({"a": {"b": [1, (2, 3)]}, "c": 4})
+    assert settings.a.b == (1, (2, 3))
+    with pytest.raises(AttributeError, match="frozen"):
+        settings.c = 5
+    with pytest.raises(AttributeError, match=r"no field 'd'.*'a', 'c'"):
+        _ = settings.d
+    assert hash(settings) == hash(Settings(settings.to_dict()))
+    assert settings.replace(c=5) != settings
+    with pytest.raises(AttributeError, match="d"):
+        settings.replace(d=1)
+
+
+def test_an_atomic_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+    with pytest.raises(RuntimeError), files.atomic_open(path) as f:
+        f.write("half")
+        raise RuntimeError
+    assert files.read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path):
+    config = {"ft": {"epochs": 4}, "seeds": (0,), "stages": "all", "data": {"dir": "a"}}
+    place = Workdir(tmp_path / "w", (0,))
+    place.claim(config)
+    place.claim(config | {"stages": "pretrain", "data": {"dir": "b"}})  # where and which part may differ
+    with pytest.raises(UserError, match=r"ft\.epochs: 4 there, 5 now"):
+        place.claim(config | {"ft": {"epochs": 5}})
+    with pytest.raises(UserError, match=r"ft\.lr: None there, 1 now"):
+        place.claim(config | {"ft": {"epochs": 4, "lr": 1}})
+
+
+def test_what_the_manifest_says_first_stays(tmp_path):
+    place = Workdir(tmp_path, (0,))
+    place.manifest(choices={"fold_mode": "vmap"})
+    manifest = place.manifest(choices={"fold_mode": "loop"}, seeds=[0])
+    assert manifest["choices"] == {"fold_mode": "vmap"}
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+    assert {"versions", "devices", "processes", "seeds"} <= set(manifest)
+
+
+def test_seeds_have_checkpoints_of_their_own(tmp_path):
+    assert Workdir(tmp_path, (3,)).checkpoints(3, "pretrain") == tmp_path / "checkpoints" / "pretrain"
+    assert Workdir(tmp_path, (0, 1)).checkpoints(1, "pretrain") == tmp_path / "checkpoints" / "seed_1" / "pretrain"
+
+
+def test_a_workdir_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Workdir(tmp_path / "file" / "w", (0,))
