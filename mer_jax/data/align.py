@@ -24,14 +24,13 @@ STABLE_POINTS = (27, 28, 29, 30, 36, 39, 42, 45)  # nose bridge and eye corners:
 _RIGHT_EYE, _LEFT_EYE = slice(36, 42), slice(42, 48)  # of the person: left and right in the image
 _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
 # Where the stable points are in an average face whose eye line is level, origin between the eyes, unit: distance of the
-# outer eye corners. INFERRED: adult proportions (eye fissures of 29 mm in 89 mm, bridge from 5 mm above the eye line
-# to a tip 32 mm below it); only the size and place of the crop depend on them, and those equally for all frames.
+# outer eye corners. INFERRED: proportions of the canonical face model of MediaPipe, rounded, the bridge in even steps;
+# only the size and place of the crop depend on them, and those equally for all frames.
 _STABLE_FACE = np.array(
-    [(0, -0.06), (0, 0.08), (0, 0.22), (0, 0.36), (-0.5, 0), (-0.18, 0), (0.18, 0), (0.5, 0)], np.float64
+    [(0, -0.07), (0, 0.07), (0, 0.21), (0, 0.35), (-0.5, 0), (-0.21, 0), (0.21, 0), (0.5, 0)], np.float64
 )
-# Of the same face, the five points of the box: eye centres, nose tip, mouth corners (51 mm apart, 69 mm below the eye
-# line).
-_BOX_FACE = np.array([(-0.34, 0), (0.34, 0), (0, 0.36), (-0.285, 0.775), (0.285, 0.775)], np.float64)
+# Of the same face, the five points of the box: eye centres, nose tip, mouth corners.
+_BOX_FACE = np.array([(-0.355, 0), (0.355, 0), (0, 0.35), (-0.275, 0.78), (0.275, 0.78)], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)

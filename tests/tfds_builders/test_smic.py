@@ -1,5 +1,6 @@
 """SMIC and SMIC-E from tiny trees in the distributed layouts."""
 
+import numpy as np
 import pytest
 
 from mer_jax.errors import UserError
@@ -43,6 +44,18 @@ def test_cut_clips(tree, tmp_path, config, dataset, fps, modality):
 def test_cropped(tree, tmp_path):
     clips, _, _ = trees.run_builder("smic", "hs_cropped", tree, tmp_path / "out")
     assert list(clips) == ["smic_hs/s01/s1_ne_01"]
+
+
+@pytest.mark.parametrize("place", ["s1/s1_sur_01", "s1/micro/surprise/s1_sur_01"])
+def test_landmarks_beside_the_frames(tree, tmp_path, place):
+    """Beside the subject's name, or in the tree of the frames as the landmark command writes it."""
+    points = np.random.default_rng(0).uniform(0, 9, (2, 68, 2)).astype(np.float32)
+    path = tree / f"SMIC_all_raw_landmarks/HS/{place}.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, points)
+    clips, _, _ = trees.run_builder("smic", "hs", tree, tmp_path / "out")
+    np.testing.assert_array_equal(clips["smic_hs/s01/s1_sur_01"].landmarks, points)
+    assert np.isnan(clips["smic_hs/s01/s1_ne_01"].landmarks).all()
 
 
 def test_labels_come_from_folders_that_must_be_known(tree, tmp_path):

@@ -160,14 +160,19 @@ def _landmarks(clip: FolderClip) -> np.ndarray:
     return np.stack([unknown if path is None else landmark_files.read_points(path) for path in clip.landmarks])
 
 
-def landmark_file(root: Path, subject_folder: str, clip: str) -> tuple[Path, ...]:
+def landmark_file(root: Path, subject_folder: str, clip: str, frames: Path | None = None) -> tuple[Path, ...]:
     """The file with the landmarks that a user has put beside the frames of `root`, if any.
 
-    `<root>_landmarks/<subject folder>/<clip>.npy` or `.csv`; frames and crops of one set have different pixels, and
-    so different folders.
+    `<root>_landmarks/<subject folder>/<clip>.npy` or `.csv`, or below `<root>_landmarks` where the clip's folder
+    `frames` is below `root` (as `python -m mer_jax.data.landmarks` writes them). Frames and crops of one set have
+    different pixels, and so different folders.
     """
-    folder = root.with_name(root.name + LANDMARKS) / subject_folder
-    return tuple(p for suffix in landmark_files.SUFFIXES if (p := folder / f"{clip}{suffix}").is_file())[:1]
+    beside = root.with_name(root.name + LANDMARKS)
+    places = [beside / subject_folder / clip]
+    if frames is not None:
+        places.append(beside / frames.relative_to(root))
+    files = (place.with_name(place.name + suffix) for place in places for suffix in landmark_files.SUFFIXES)
+    return tuple(path for path in files if path.is_file())[:1]
 
 
 def sheet_clip(

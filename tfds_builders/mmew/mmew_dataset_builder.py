@@ -72,7 +72,7 @@ class Builder(ClipBuilder):
                 folder = layout.find(root, emotions, row.clip) or layout.find(root, row.subject, emotions, row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root or base, f"{emotions[0]}/{row.clip}")
-            marks = sheet_clips.landmark_file(root or base, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root or base, row.subject, row.clip, folder)
             return sheet_clips.sheet_clip(row, list_frames(folder), _MICRO, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, _MICRO, report, make)

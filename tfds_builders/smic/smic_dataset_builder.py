@@ -93,7 +93,7 @@ class Builder(ClipBuilder):
                     raise UserError(f"{folder}: unknown label {folder.name!r}; expected a folder {', '.join(EMOTIONS)}")
                 for clip in layout.folders(folder):
                     _check_name(clip, match[1], emotion)
-                    marks = sheet_clips.landmark_file(root, f"{config.camera}/{person.name}", clip.name)
+                    marks = sheet_clips.landmark_file(root, f"{config.camera}/{person.name}", clip.name, clip)
                     yield sheet_clips.whole_clip(
                         config.source, subject, clip.name, list_frames(clip), emotion, "micro", landmarks=marks
                     )
@@ -116,7 +116,7 @@ class Builder(ClipBuilder):
             folder = layout.find(root, (row.subject, f"s{number}"), row.clip)
             if folder is None:
                 return sheet_clips.no_folder(row, root, f"{row.subject}/{row.clip}")
-            marks = sheet_clips.landmark_file(root, row.subject, row.clip)
+            marks = sheet_clips.landmark_file(root, row.subject, row.clip, folder)
             return sheet_clips.sheet_clip(row, list_frames(folder), config.source, report, landmarks=marks)
 
         yield from sheet_clips.sheet_items(rows, config.source, report, make)
