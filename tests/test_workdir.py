@@ -24,9 +24,14 @@ def test_settings_are_frozen_hashable_and_name_missing_fields():
 def test_an_atomic_file_is_whole_or_absent(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"x": 1})
-    with pytest.raises(RuntimeError), files.atomic_open(path) as f:
-        f.write("half")
-        raise RuntimeError
+
+    def fail_halfway():
+        with files.atomic_open(path) as f:
+            f.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert files.read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
