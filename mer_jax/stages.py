@@ -77,13 +77,13 @@ def run_pretraining(
         monitor.say(f"pre-training of seed {seed} is finished already and kept")
         return
     length = pretrain_settings(settings, macro, seed)
-    stream = _stream(settings, macro, macro.train, seed, length.batch, macro.labels)
+    stream = pair_stream(settings, macro, macro.train, seed, length.batch, macro.labels)
     for name in stream.skipped:
         monitor.say(f"pre-training leaves out {name}: no pair {settings.pre.pairs.dt_ms} ms apart")
     engine = PretrainEngine(system, length)
 
     def constants() -> Any:
-        whole = _stream(settings, macro, macro.train, seed, length.batch, macro.labels, alone=True)
+        whole = pair_stream(settings, macro, macro.train, seed, length.batch, macro.labels, alone=True)
         batches = (engine.prepare(whole(step)) for step in range(-(-CONSTANT_PAIRS // length.batch)))
         return system.fit_constants(batches, jax.random.key(seed))
 
@@ -123,9 +123,10 @@ def load_variables(checkpoint: Path) -> Variables:
     return {"params": state.get("ema") or state["params"], **state.get("collections", {})}
 
 
-def _stream(
+def pair_stream(
     settings: Any, macro: Macro, rows: np.ndarray, seed: int, batch: int, labels: Any = None, alone: bool = False
 ) -> PairStream:
+    """Pairs of the given rows; this process's slice of each batch, or with `alone` the whole batch on every process."""
     pairs = PairSettings(task=settings.pre.task, fit=settings.data.fit, **settings.pre.pairs)
     place = (0, 1) if alone else (jax.process_index(), jax.process_count())
     return PairStream(macro.source, rows, pairs, seed, batch, *place, size=settings.data.size, labels=labels)
@@ -134,7 +135,7 @@ def _stream(
 def _held_out_batches(settings: Any, macro: Macro, engine: PretrainEngine) -> list[Any]:
     """The same held-out pairs at every look, not augmented."""
     batch = min(64, HEALTH_PAIRS)
-    stream = _stream(settings, macro, macro.held_out, 0, batch, alone=True)
+    stream = pair_stream(settings, macro, macro.held_out, 0, batch, alone=True)
     return [engine.prepare(stream(step)) for step in range(HEALTH_PAIRS // batch)]
 
 
@@ -157,7 +158,7 @@ def linear_baseline(
     settings: Any, system: Any, macro: Macro, engine: PretrainEngine, variables: Variables, seed: int
 ) -> float:
     """R of the rank-matched linear prediction (PCA of the difference image), on the held-out pairs of `health`."""
-    stream = _stream(settings, macro, macro.train, seed, settings.pre.batch, alone=True)
+    stream = pair_stream(settings, macro, macro.train, seed, settings.pre.batch, alone=True)
     batches = [engine.prepare(stream(s)) for s in range(BASELINE_PAIRS // settings.pre.batch)]
 
     def pairs(batches: list[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from mer_jax.training.step import initial_variables, make_predict, make_step
 
 FOLD_MODES = ("auto", "loop", "vmap")
 CHUNK_MODES = ("auto", "scan", "dispatch")
+_TIMED_STEPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,17 @@ class FoldEngine:
         """Class probabilities [W, M, C] of clips [W, M] (int32; a fold with fewer clips repeats any) per fold."""
         return np.asarray(mesh.fetch(self._evaluate(variables, mesh.put(clips, mesh.split(self.mesh)), self.store)))
 
+    def seconds_a_step(self) -> float:
+        """Measured time of one step of a wave, with throw-away states."""
+        return self._time(self.settings) / _TIMED_STEPS
+
+    def step_bytes(self) -> int:
+        """Memory of one step of a wave on one device, from its compiled program: states, store and temporaries."""
+        masks, keys = self.inputs(self.folds.names[: self.wave_size])
+        states = jax.eval_shape(self._init, keys, self.store, self._previous)
+        memory = self._chunk.lower(states, masks, keys, self.store, np.int32(0), 1).compile().memory_analysis()
+        return int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+
     def pick(self, variables: Variables, place: int) -> Variables:
         """The variables of one fold of a wave, whole on every device."""
         return self._pick(variables, np.int32(place))
@@ -287,8 +299,9 @@ class FoldEngine:
         fitting = int(free // (2 * own + memory.temp_size_in_bytes)) if free > 0 else 1
         return max(1, min(fitting, -(-len(self.folds.names) // self.mesh.size)))
 
-    def _time(self, settings: FoldSettings, steps: int = 3) -> float:
-        """Seconds of a few steps of a throw-away wave, compilation not counted."""
+    def _time(self, settings: FoldSettings) -> float:
+        """Seconds of _TIMED_STEPS steps of a throw-away wave, compilation not counted."""
+        steps = _TIMED_STEPS
         probe, names = self._probe(settings)
         masks, keys = probe.inputs(names)
         states, _ = probe.chunk(probe.init(keys), masks, keys, 0, steps)

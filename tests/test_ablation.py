@@ -1,0 +1,81 @@
+import csv
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import ma2mi
+from mer_jax import ablation
+from mer_jax.errors import UserError
+from mer_jax.training import checkpoint
+
+
+def fake_run(calls):
+    """A run that leaves what a table needs, and scores by its config."""
+
+    def run(config, workdir, plan_only):
+        calls.append((workdir.name, config.init_from, config.ablation))
+        if not (workdir / "checkpoints").exists():
+            finished = checkpoint.Finished(workdir / "checkpoints" / "finetune" / "folds")
+            finished.save("p1", {"params": {"w": np.zeros((3, 5), np.float32)}}, {"clips": {}})
+            finished.close()
+        value = 0.5 if config.pre.objective == "none" else 0.75
+        scores = {s: {"mean": value, "std": 0.1, "low": 0.2, "high": 0.9} for s in ablation.SCORES}
+        return {"overall": scores, "n": 9, "per_seed": {"0": {}}}
+
+    return run
+
+
+def config_of(rows):
+    config = ma2mi.get_config("tiny")
+    config.rows, config.row_names = rows, tuple(rows)
+    config.ablation = "ablation"
+    return config
+
+
+ROWS = {
+    "full": {},
+    "lr": {"ft": {"optimizer": {"learning_rate": 0.5}}},
+    "scratch": {"pre": {"objective": "none"}},
+    "pixel": {"pre": {"latent": "pixel"}},
+}
+
+
+def test_rows_become_a_table_with_differences_to_the_first(tmp_path):
+    calls = []
+    ablation.run_rows(config_of(ROWS), tmp_path, fake_run(calls), plan_only=False)
+    rows = list(csv.DictReader((tmp_path / "ablation.csv").read_text().splitlines()))
+    assert [r["row"] for r in rows] == list(ROWS)
+    assert [float(r["uf1_difference"]) for r in rows] == [0, 0, -0.25, 0]
+    assert {r["parameters"] for r in rows} == {"15"}
+    assert all(float(r["seconds"]) >= 0 and r["n"] == "9" for r in rows)
+
+
+def test_equal_pretrainings_are_shared_and_no_others(tmp_path):
+    calls = []
+    ablation.run_rows(config_of(ROWS), tmp_path, fake_run(calls), plan_only=False)
+    full = str(tmp_path / "rows" / "full")
+    assert calls == [("full", "", ""), ("lr", full, ""), ("scratch", "", ""), ("pixel", "", "")]
+
+
+def test_time_of_a_finished_row_is_not_counted_again(tmp_path):
+    run = fake_run([])
+    ablation.run_rows(config_of(ROWS), tmp_path, run, plan_only=False)
+    before = (tmp_path / "rows" / "full" / "seconds.json").read_bytes()
+    ablation.run_rows(config_of(ROWS), tmp_path, run, plan_only=False)
+    assert (tmp_path / "rows" / "full" / "seconds.json").read_bytes() == before
+
+
+def test_a_row_with_an_unknown_field_is_refused(tmp_path):
+    config = config_of({"full": {"pre": {"latnt": "dct"}}})
+    config.lock()
+    with pytest.raises(UserError, match="row 'full'"):
+        ablation.run_rows(config, tmp_path, fake_run([]), plan_only=False)
+
+
+@pytest.mark.parametrize("name", sorted(ma2mi.ROWS))
+def test_every_row_of_the_config_fits_the_config(name):
+    config = ma2mi.get_config(name)
+    for row in config.row_names:
+        changed = ConfigDict(config.to_dict()).lock()
+        changed.update(config.rows[row])
