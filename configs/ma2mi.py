@@ -69,7 +69,7 @@ ROWS["ablation"] = {
 # The question of the paper: does the pretext help, and is it the pretext? `scratch_long` has the FLOPs of pre-training
 # and all folds together (1546 + 2195 GFLOP). `:grid` runs every row with every learning rate on micro_dev (4-fold by
 # subject), the only set on which anything is chosen; `:study` runs the chosen ones once on micro (8-fold by subject,
-# three seeds).
+# three seeds on one pre-training).
 QUESTION: dict[str, dict[str, object]] = {
     "ma2mi": {},
     "scratch": SCRATCH,
@@ -95,6 +95,7 @@ ROWS["study"] = {
     row: {
         **fields,
         "seeds": (0, 1, 2),
+        "pre.share": True,
         "data.protocol": "kfold",
         "data.n_folds": 8,
         "ft.optimizer.learning_rate": GRID[CHOSEN[row]],
