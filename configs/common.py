@@ -67,6 +67,7 @@ def data() -> ConfigDict:
             "macro_manual_dir": "",
             "fit": "crop",  # how a frame becomes a square: crop | pad | stretch
             "align": "none",  # none (crops as distributed, rendered faces) | clip (by landmarks) | released (MOL, FDP)
+            "macro_align": "none",  # the same for what is pre-trained on
             "align_margin": 2.5,  # side of an aligned crop over the larger side of the box of eyes, nose and mouth
             "extent": "whole",  # what the store keeps of a clip: whole | onset_offset
         }

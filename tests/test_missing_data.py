@@ -36,8 +36,8 @@ def test_a_missing_dataset_is_built_once_from_its_folder(tmp_path, capfd):
     assert marker.stat().st_mtime_ns == before
     assert again.source.fingerprint == made.source.fingerprint
 
-    with pytest.raises(UserError, match=r"data\.labels 'casme2_au' is for task = au; task is 'emotion'"):
-        prepare.micro(settings(data, folder, f"{CONFIG},labels=casme2_au"))
+    with pytest.raises(UserError, match=r"data\.labels 'cd6me' is for task = au; task is 'emotion'"):
+        prepare.micro(settings(data, folder, f"{CONFIG},labels=cd6me"))
 
 
 def test_a_dataset_that_cannot_be_built_is_one_message(tmp_path, capfd):
