@@ -294,7 +294,8 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MA2MI:
         raise UserError(
             f"data.action_units: found {len(settings.data.action_units)} action units; expected {n_classes}"
         )
-    if settings.pre.objective == "macro_cls" and n_macro_classes < 2:
+    pretrained_here = not getattr(settings, "init_from", "")  # else the macro classes do not matter
+    if pretrained_here and settings.pre.objective == "macro_cls" and n_macro_classes < 2:
         raise UserError(f"pre.objective=macro_cls: found {n_macro_classes} macro classes; expected at least 2")
     system = MA2MI(settings, n_classes, n_macro_classes)
     _ = system.finetune, system.pretrain  # raises now what would be raised later
