@@ -12,6 +12,7 @@ import numpy as np
 FITS = ("crop", "pad", "stretch")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged images are told in our words, once
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # a marker that ends entropy-coded data
 
 
@@ -104,25 +105,27 @@ def _check_jpeg(encoded: bytes) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Square:
-    """How a frame becomes a square: cut out a box (or set the frame into a larger one), then scale.
+class Window:
+    """A box of a frame and the size it is scaled to.
 
     Attributes:
       left: x of the box's left edge in the frame; negative where the box is larger than the frame.
       top: y of its upper edge.
       width: width of the box in pixels of the frame.
       height: height of the box.
-      size: side of the result.
+      out_width: width of the result.
+      out_height: height of the result.
     """
 
     left: int
     top: int
     width: int
     height: int
-    size: int
+    out_width: int
+    out_height: int
 
     def image(self, frame: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, C] -> [size, size, C]: area average when shrinking, bilinear when enlarging.
+        """uint8 [H, W, C] -> [out_height, out_width, C]: area average when shrinking, bilinear when enlarging.
 
         What lies outside the frame repeats its edge.
         """
@@ -134,19 +137,20 @@ class Square:
         box = frame[max(self.top, 0) : self.top + self.height, max(self.left, 0) : self.left + self.width]
         if any(over):
             box = cv2.copyMakeBorder(box, *over, cv2.BORDER_REPLICATE)
-        if box.shape[:2] != (self.size, self.size):
-            shrinks = self.size <= min(self.height, self.width)
-            box = cv2.resize(box, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return box.reshape(self.size, self.size, channels)
+        if box.shape[:2] != (self.out_height, self.out_width):
+            shrinks = self.out_height <= self.height and self.out_width <= self.width
+            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            box = cv2.resize(box, (self.out_width, self.out_height), interpolation=interpolation)
+        return box.reshape(self.out_height, self.out_width, channels)
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """(x, y) [..., 2] in pixels of the frame -> in pixels of the result (pixel centres at whole numbers)."""
-        scale = np.array([self.size / self.width, self.size / self.height])
+        scale = np.array([self.out_width / self.width, self.out_height / self.height])
         moved = (points - np.array([self.left, self.top]) + 0.5) * scale - 0.5
         return moved.astype(np.float32)
 
 
-def square(height: int, width: int, size: int, fit: str) -> Square:
+def square(height: int, width: int, size: int, fit: str) -> Window:
     """The way from a frame of any shape to a square.
 
     Args:
@@ -160,11 +164,11 @@ def square(height: int, width: int, size: int, fit: str) -> Square:
       ValueError: unknown `fit`.
     """
     if fit == "stretch":
-        return Square(0, 0, width, height, size)
+        return Window(0, 0, width, height, size, size)
     if fit not in FITS:
         raise ValueError(f"fit is one of {FITS}, found {fit!r}")
     side = min(height, width) if fit == "crop" else max(height, width)
-    return Square((width - side) // 2, (height - side) // 2, side, side, size)
+    return Window((width - side) // 2, (height - side) // 2, side, side, size, size)
 
 
 def with_channels(frame: np.ndarray, channels: int) -> np.ndarray:

@@ -23,14 +23,14 @@ _AHEAD = 4  # jobs in flight for each process: enough to hide uneven jobs, few e
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A clip to be made by a worker: `function(*arguments)` gives a ClipRecord or a Skipped.
+    """Clips to be made by a worker: `function(*arguments)` gives a ClipRecord or a Skipped, or a list of them.
 
     Attributes:
       function: a function of a module that imports without TensorFlow (workers import it).
       arguments: what it is called with; must be picklable and small.
     """
 
-    function: Callable[..., ClipRecord | Skipped]
+    function: Callable[..., ClipRecord | Skipped | list[ClipRecord | Skipped]]
     arguments: tuple[Any, ...] = ()
 
 
@@ -49,28 +49,30 @@ def run(items: Iterable[Item], processes: int) -> Iterator[ClipRecord | Skipped]
     """
     if processes <= 1:
         for item in items:
-            yield _finish(item)
+            yield from _finish(item)
         return
     context = multiprocessing.get_context("spawn")  # the parent holds TensorFlow and its threads: no fork
     with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker) as pool:
-        pending: collections.deque[concurrent.futures.Future[ClipRecord | Skipped]] = collections.deque()
+        pending: collections.deque[concurrent.futures.Future[list[ClipRecord | Skipped]]] = collections.deque()
         try:
             for item in items:
                 pending.append(pool.submit(_finish, item))
                 if len(pending) >= _AHEAD * processes:
-                    yield pending.popleft().result()
+                    yield from pending.popleft().result()
             while pending:
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
 
 
-def _finish(item: Item) -> ClipRecord | Skipped:
+def _finish(item: Item) -> list[ClipRecord | Skipped]:
     result = item.function(*item.arguments) if isinstance(item, Job) else item
-    if isinstance(result, ClipRecord):
-        check_record(result)
-    return result
+    results = result if isinstance(result, list) else [result]
+    for one in results:
+        if isinstance(one, ClipRecord):
+            check_record(one)
+    return results
 
 
 def _start_worker() -> None:

@@ -56,7 +56,7 @@ def _read_npy(path: Path) -> np.ndarray:
         points = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as an .npy array ({error})") from error
-    if not isinstance(points, np.ndarray) or points.shape[1:] != (N_LANDMARKS, 2):
+    if not isinstance(points, np.ndarray) or points.ndim != 3 or points.shape[1:] != (N_LANDMARKS, 2):
         raise UserError(f"{path}: found shape {getattr(points, 'shape', '?')}, expected [frames, {N_LANDMARKS}, 2]")
     if points.dtype.kind not in "fiu":
         raise UserError(f"{path}: found type {points.dtype}, expected numbers")
