@@ -247,10 +247,8 @@ class MA2MI:
         """
         if self.settings.pre.objective != "reconstruct":
             return {}
-        frames = [np.asarray(batch[name], np.float32) for batch in batches for name in ("first", "second")]
-        if not frames:
-            raise UserError("pre-training: found no frame pairs; expected at least one batch to standardise latents")
-        return {"latent": _fit_latent(build_latent(self.settings), np.concatenate(frames), self.settings.pre, key)}
+        chunks = ((np.asarray(b[name], np.float32), _accepted(b)) for b in batches for name in ("first", "second"))
+        return {"latent": _fit_latent(build_latent(self.settings), chunks, self.settings.pre, key)}
 
     def difference_and_change(self, variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """What the linear baseline of the health metrics reads and predicts, see ma2mi_health."""
@@ -302,21 +300,36 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MA2MI:
     return system
 
 
-def _fit_latent(module: latents.Latent, frames: np.ndarray, pre: Any, key: jax.Array) -> dict[str, Any]:
-    """Constants of a latent for frames [n, H, W, C]: the autoencoder's weights first, then mean and deviation."""
-    shape = jax.eval_shape(lambda: module.init({"params": key}, frames[:1]))["constants"]["mean"].shape
-    constants: dict[str, Any] = {"mean": jnp.zeros(shape), "std": jnp.ones(shape)}
+def _accepted(batch: Batch) -> np.ndarray:
+    """Which pairs of a batch count, bool [B]."""
+    return np.asarray(batch["weight"]) > 0 if "weight" in batch else np.ones(len(batch["first"]), bool)
+
+
+def _fit_latent(
+    module: latents.Latent, chunks: Iterable[tuple[np.ndarray, np.ndarray]], pre: Any, key: jax.Array
+) -> dict[str, Any]:
+    """Constants of a latent for chunks (frames [B, H, W, C], bool [B]): the autoencoder first, mean and deviation then.
+
+    Only the autoencoder needs all frames at once; they are kept as bytes.
+    """
+    n = module.channels if module.kind == "pixel" else 4
+    constants: dict[str, Any] = {"mean": jnp.zeros(n), "std": jnp.ones(n)}
     if module.kind == "ae":
-        constants["autoencoder"] = fit_autoencoder(
-            ConvAutoencoder(module.features, channels=module.channels), frames, key,
-            steps=pre.ae_steps, batch=pre.ae_batch, learning_rate=pre.ae_learning_rate,
-        )  # fmt: skip
+        stored = [(np.rint(frames * 255).astype(np.uint8), kept) for frames, kept in chunks]
+        if stored:
+            constants["autoencoder"] = fit_autoencoder(
+                ConvAutoencoder(module.features, channels=module.channels),
+                np.concatenate([frames[kept] for frames, kept in stored]),
+                key, steps=pre.ae_steps, batch=pre.ae_batch, learning_rate=pre.ae_learning_rate,
+            )  # fmt: skip
+        chunks = ((np.asarray(frames, np.float32) / 255, kept) for frames, kept in stored)
     encode = jax.jit(lambda x: module.apply({"constants": constants}, x, method="raw"))
-    total, square, count = 0.0, 0.0, 0
-    for i in range(0, len(frames), 64):
-        z = np.asarray(encode(jnp.asarray(frames[i : i + 64])), np.float64)
-        z = z.reshape(-1, z.shape[-1])
+    total, square, count = np.zeros(n), np.zeros(n), 0
+    for frames, kept in chunks:
+        z = np.asarray(encode(jnp.asarray(frames)), np.float64)[kept].reshape(-1, n)
         total, square, count = total + z.sum(axis=0), square + (z**2).sum(axis=0), count + len(z)
+    if not count:
+        raise UserError("pre-training: found no frame pairs; expected at least one to standardise latents")
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, 1e-12))
     return constants | {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
@@ -325,12 +338,12 @@ def _fit_latent(module: latents.Latent, frames: np.ndarray, pre: Any, key: jax.A
 def fit_autoencoder(
     module: ConvAutoencoder, frames: np.ndarray, key: jax.Array, steps: int, batch: int, learning_rate: float
 ) -> Any:
-    """Trains the autoencoder on frames [n, H, W, C] in 0..1 with L1 + 0.1 gradient loss (Adam, cosine to 0).
+    """Trains the autoencoder on uint8 frames [n, H, W, C] with L1 + 0.1 gradient loss (Adam, cosine to 0).
 
     Returns:
       Its parameters.
     """
-    params = jax.jit(module.init)(key, jnp.asarray(frames[:1]))["params"]
+    params = jax.jit(module.init)(key, jnp.zeros((1, *frames.shape[1:])))["params"]
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     @jax.jit
@@ -344,5 +357,5 @@ def fit_autoencoder(
     rows = np.asarray(jax.random.randint(jax.random.fold_in(key, 1), (steps, batch), 0, len(frames)))
     state = tx.init(params)
     for chosen in rows:
-        params, state = step(params, state, jnp.asarray(frames[chosen]))
+        params, state = step(params, state, jnp.asarray(frames[chosen], jnp.float32) / 255)
     return params

@@ -194,6 +194,9 @@ def test_constants_standardise_the_latents_of_the_pairs(make_settings: Callable,
     )
     np.testing.assert_allclose(z.mean(axis=(0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(z.std(axis=(0, 1, 2)), 1, atol=1e-4)
+    rejected = {**batch, "first": 0 * batch["first"], "second": 0 * batch["second"], "weight": jnp.zeros(4)}
+    with_rejected = system.fit_constants([batch, rejected], jax.random.key(0))["latent"]
+    jax.tree.map(np.testing.assert_array_equal, constants, with_rejected)
     with pytest.raises(UserError, match="no frame pairs"):
         system.fit_constants([], jax.random.key(0))
     assert (

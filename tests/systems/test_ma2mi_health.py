@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +28,15 @@ def test_errors_of_the_three_actions(
     assert system.pretrain is not None
     module = system.pretrain.module
     variables = random_variables(module, batch)
-    errors = quick(system.health_errors, variables, batch)
+    options: Any = {"xla_backend_optimization_level": 0}
+    health = jax.jit(system.health_errors).lower(variables, batch).compile(compiler_options=options)
+    errors = health(variables, batch)
     out = quick(lambda v, b: module.apply(v, b, False), variables, batch)
     np.testing.assert_allclose(errors["copy"], ((out["latent"] - out["target"]) ** 2).mean(axis=(1, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(
         errors["own"], ((out["prediction"] - out["target"]) ** 2).mean(axis=(1, 2, 3)), rtol=1e-4
     )
-    still = quick(system.health_errors, variables, {**batch, "second": batch["first"]})
+    still = health(variables, {**batch, "second": batch["first"]})
     np.testing.assert_allclose(still["copy"], 0, atol=1e-9)
     np.testing.assert_allclose(still["null"], still["own"], rtol=1e-5)
     assert np.abs(errors["shuffled"] - errors["own"]).max() > 1e-6
