@@ -20,7 +20,6 @@ from mer_jax.files import atomic_open, read_json, write_json
 from mer_jax.training import mesh
 from mer_jax.training.checkpoint import read_arrays
 
-SCORES = ("uf1", "uar", "acc", "wf1")
 # What a pre-training depends on: rows that agree in all of it share one.
 PRETRAINING = ("system", "task", "seeds", "data", "model", "pre", "engine")
 
@@ -32,7 +31,7 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
       config: a ConfigDict with `rows`: name -> the fields that differ (nested), and `row_names`, their
         order; the first row is the full model.
       workdir: folder of all rows.
-      run: `(config, workdir, plan_only) -> metrics`, runs one row.
+      run: `(config, workdir) -> metrics`, runs one row.
       plan_only: plan the rows only.
 
     Returns:
@@ -59,11 +58,11 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
         print(f"row {name}", file=sys.stderr, flush=True)
         begin = time.monotonic()
         try:
-            found[name] = run(row, place, plan_only)
+            found[name] = run(row, place)
         finally:
             if mesh.is_writer() and not plan_only and place.is_dir():
                 _add_seconds(place, time.monotonic() - begin, name in found)
-    if mesh.is_writer() and not plan_only:
+    if mesh.is_writer() and not plan_only and all(found.values()):  # empty where only pre-training was asked for
         text = table(found, {n: _parameters(workdir / "rows" / n) for n in found}, _seconds(workdir, found))
         with atomic_open(workdir / "ablation.csv") as file:
             file.write(text)
@@ -75,17 +74,21 @@ def table(found: Mapping[str, Any], parameters: Mapping[str, int], seconds: Mapp
     """The rows as CSV: mean and std over seeds, interval over persons, difference of the mean to the first row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{score}_{part}" for score in SCORES for part in ("mean", "std", "low", "high", "difference")]
-    writer.writerow(["row", "seeds", "n", *columns, "parameters", "seconds"])
     full = next(iter(found.values()))
+    scores = list(full["overall"])
+    columns = [f"{score}_{part}" for score in scores for part in ("mean", "std", "low", "high", "difference")]
+    facts = ["select", "comparable", "oracle_inputs"]
+    writer.writerow(["row", "seeds", "n", *facts, *columns, "parameters", "seconds", "notes"])
     for name, metrics in found.items():
         cells: list[str] = []
-        for score in SCORES:
+        for score in scores:
             values = metrics["overall"][score]
             cells += [f"{values[part]:.4f}" for part in ("mean", "std", "low", "high")]
             cells.append(f"{values['mean'] - full['overall'][score]['mean']:+.4f}")
         seeds = len(metrics["per_seed"])
-        writer.writerow([name, seeds, metrics["n"], *cells, parameters[name], round(seconds[name])])
+        told = [metrics[fact] for fact in facts]
+        notes = "; ".join(metrics["notes"])
+        writer.writerow([name, seeds, metrics["n"], *told, *cells, parameters[name], round(seconds[name]), notes])
     return text.getvalue()
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 from mer_jax import ablation, plan, prepare, stages, systems
 from mer_jax.analysis import report
-from mer_jax.errors import Preempted
+from mer_jax.errors import Preempted, UserError
 from mer_jax.evaluation import protocols, results, scores
 from mer_jax.evaluation.table import format_table
 from mer_jax.settings import Settings
@@ -16,13 +17,16 @@ from mer_jax.training.monitor import Monitor
 from mer_jax.workdir import Workdir
 
 
-def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
+def run(
+    config: Any, workdir: Path, plan_only: bool = False, preemption: mesh.Preemption | None = None
+) -> dict[str, Any]:
     """Runs a config in a workdir.
 
     Args:
       config: a ConfigDict as in `configs/`.
       workdir: absolute folder of this run.
       plan_only: print what would be done, and train nothing.
+      preemption: the one of this process; made where it is not given.
 
     Returns:
       The content of `metrics.json`; empty where nothing was scored.
@@ -30,10 +34,11 @@ def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
     Raises:
       UserError, NonFiniteError, Preempted: see `errors`.
     """
+    preemption = preemption or mesh.Preemption()
     if config["ablation"]:
-        return ablation.run_rows(config, workdir, run, plan_only)
+        return ablation.run_rows(config, workdir, partial(run, plan_only=plan_only, preemption=preemption), plan_only)
     settings = Settings({k: v for k, v in config.to_dict().items() if k not in ("ablation", "rows", "row_names")})
-    preemption = mesh.Preemption()
+    _check(settings)
 
     micro = prepare.micro(settings)
     if settings.task == "au" and not settings.data.action_units:
@@ -44,13 +49,16 @@ def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
     if preemption.reached():
         raise Preempted("stopped before training; run the same command again")
     system = systems.build(settings, len(micro.labelled.classes), len(macro.classes) if macro else 0)
+    stages.fold_settings(settings, micro, settings.seeds[0])  # says what does not fit before hours of pre-training
     if plan_only:
+        print("\n".join(_header(micro)))
         plan.show(settings, system, micro, macro)
         return {}
 
     place = Workdir(workdir, settings.seeds)
     place.claim(settings.to_dict())
-    place.manifest(**_facts(micro, macro), seeds=list(settings.seeds))
+    split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
+    place.manifest(**_facts(micro, macro), split_hash=split_hash, seeds=list(settings.seeds))
     monitor = Monitor(workdir, writer=mesh.is_writer())
     try:
         for line in _header(micro):
@@ -77,6 +85,25 @@ def run(config: Any, workdir: Path, plan_only: bool = False) -> dict[str, Any]:
         return metrics
     finally:
         monitor.close()
+
+
+def _check(settings: Any) -> None:
+    """Refuses what no later part would refuse by name."""
+    if not settings.seeds:
+        raise UserError('seeds is empty; expected at least one, as in --config.seeds="(0,)"')
+    known = {
+        "stages": ("all", "pretrain", "finetune"),
+        "select": ("last", "inner", "oracle"),
+        "task": ("emotion", "au"),
+    }
+    known |= {"data.fit": ("crop", "pad", "stretch"), "data.extent": ("whole", "onset_offset")}
+    known |= {"engine.dtype": ("float32", "bfloat16"), "data.normalise": ("imagenet", "signed", "unit")}
+    for field, words in known.items():
+        value = reduce(getattr, field.split("."), settings)
+        if value not in words:
+            raise UserError(f"{field} is {value!r}; expected one of {', '.join(words)}")
+    if settings.task == "au" and settings.ft.sampler == "balanced":
+        raise UserError("ft.sampler=balanced needs one class a clip; task is au. Use ft.sampler=permutation")
 
 
 def _facts(micro: prepare.Micro, macro: prepare.Macro | None) -> dict[str, Any]:
@@ -113,8 +140,9 @@ def _score(
     split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
     sources = micro.table["apex_source"].tolist()
     notes = []
-    if settings.pre.share and len(settings.seeds) > 1 and macro is not None:
-        notes.append("one pre-training is shared by all seeds: their spread does not contain that of pre-training")
+    shared = settings.init_from or (settings.pre.share and macro is not None)
+    if shared and len(settings.seeds) > 1:
+        notes.append("seeds share a pre-training: their spread does not contain that of pre-training")
     if macro is not None and macro.excluded:
         notes.append(f"{macro.excluded} macro clips of tested persons were left out of pre-training")
     metrics = scores.summarise(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mer_jax.analysis import panels
-from mer_jax.data import frames, motion, sampling
+from mer_jax.data import align, motion, sampling
 from mer_jax.data.motion_cache import MotionCache
 from mer_jax.data.pairs import PairSettings
 from mer_jax.data.source import default_data_dir
@@ -25,6 +25,7 @@ from mer_jax.evaluation.results import Predictions
 from mer_jax.files import write_json
 from mer_jax.prepare import Macro, Micro
 from mer_jax.systems import ma2mi_health
+from mer_jax.systems.miacnet import STRIDE
 from mer_jax.training import mesh
 from mer_jax.training.checkpoint import Finished, Rolling, read_arrays, read_meta
 from mer_jax.training.folds import FoldEngine, FoldSettings
@@ -37,7 +38,8 @@ from mer_jax.workdir import Workdir
 
 CONSTANT_PAIRS = 2048  # pairs that latents are standardised on
 HEALTH_PAIRS = 256  # held-out pairs of a look
-BASELINE_PAIRS = 1024  # training pairs that the linear baseline is fitted to
+BASELINE_PAIRS = 1024  # training pairs that the linear baselines are fitted to
+HEALTH = "health.json"  # beside the states of a pre-training: its scores on held-out people
 
 
 def epoch_steps(clips: int, batch: int) -> int:
@@ -73,7 +75,9 @@ def run_pretraining(
 ) -> None:
     """Pre-trains one seed into `checkpoints/pretrain/<step>`, unless that is finished."""
     directory = workdir.checkpoints(seed, "pretrain")
-    if finished_pretraining(directory) is not None:
+    scored = settings.pre.objective == "reconstruct" and len(macro.held_out) > 0
+    finished = finished_pretraining(directory)
+    if finished is not None and ((directory / HEALTH).exists() or not scored):
         monitor.say(f"pre-training of seed {seed} is finished already and kept")
         return
     length = pretrain_settings(settings, macro, seed)
@@ -91,19 +95,22 @@ def run_pretraining(
         f"pre-training: {length.steps} steps of {length.batch} pairs from {len(macro.train)} clips of "
         f"{len(macro.persons)} persons; {macro.excluded} clips of tested persons left out"
     )
-    health = None
-    if settings.pre.objective == "reconstruct" and len(macro.held_out):
-        health = _health(settings, system, macro, engine)
-    meta = {"seed": seed, "persons": macro.persons, "dataset": settings.data.macro, "pairs": {}}
-    rolling = Rolling(directory)
-    try:
-        variables = pretrain(engine, stream, constants, rolling, monitor, preemption, meta, health)
-    finally:
-        rolling.close()
+    health = _health(settings, system, macro, engine) if scored else None
+    if finished is not None:  # stopped between the last save and the scores
+        variables = load_variables(finished)
+    else:
+        facts = {"seed": seed, "persons": macro.persons, "dataset": settings.data.macro, "excluded": macro.excluded}
+        facts |= {"objective": settings.pre.objective, "normalise": settings.data.normalise}
+        rolling = Rolling(directory)
+        try:
+            variables = pretrain(engine, stream, constants, rolling, monitor, preemption, facts, health)
+        finally:
+            rolling.close()
     if health is not None:
-        found = health(variables) | {"R_linear": linear_baseline(settings, system, macro, engine, variables, seed)}
+        found = health(variables) | linear_baselines(settings, system, macro, engine, variables, seed)
         if mesh.is_writer():
-            write_json(directory / "health.json", {**found, "pairs": dict(stream.counters)})
+            write_json(directory / HEALTH, {**found, "pairs": dict(stream.counters)})
+        mesh.barrier("health")
         monitor.say("held-out people: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
 
 
@@ -127,14 +134,15 @@ def pair_stream(
     settings: Any, macro: Macro, rows: np.ndarray, seed: int, batch: int, labels: Any = None, alone: bool = False
 ) -> PairStream:
     """Pairs of the given rows; this process's slice of each batch, or with `alone` the whole batch on every process."""
-    pairs = PairSettings(task=settings.pre.task, fit=settings.data.fit, **settings.pre.pairs)
+    how = align.Alignment(settings.data.macro_align, settings.data.align_margin)
+    pairs = PairSettings(task=settings.pre.task, fit=settings.data.fit, align=how, **settings.pre.pairs)
     place = (0, 1) if alone else (jax.process_index(), jax.process_count())
     return PairStream(macro.source, rows, pairs, seed, batch, *place, size=settings.data.size, labels=labels)
 
 
 def _held_out_batches(settings: Any, macro: Macro, engine: PretrainEngine) -> list[Any]:
     """The same held-out pairs at every look, not augmented."""
-    batch = min(64, HEALTH_PAIRS)
+    batch = 64
     stream = pair_stream(settings, macro, macro.held_out, 0, batch, alone=True)
     return [engine.prepare(stream(step)) for step in range(HEALTH_PAIRS // batch)]
 
@@ -154,12 +162,16 @@ def _health(
     return health
 
 
-def linear_baseline(
+def linear_baselines(
     settings: Any, system: Any, macro: Macro, engine: PretrainEngine, variables: Variables, seed: int
-) -> float:
-    """R of the rank-matched linear prediction (PCA of the difference image), on the held-out pairs of `health`."""
+) -> dict[str, float]:
+    """R of linear predictions (PCA of the difference image) on the held-out pairs of `health`.
+
+    R_linear has the rank of the bottleneck. R_linear_code has as many numbers as the bottleneck passes at all places
+    together, which is the harder bar: the latents are nearly linear in the difference image.
+    """
     stream = pair_stream(settings, macro, macro.train, seed, settings.pre.batch, alone=True)
-    batches = [engine.prepare(stream(s)) for s in range(BASELINE_PAIRS // settings.pre.batch)]
+    batches = [engine.prepare(stream(s)) for s in range(-(-BASELINE_PAIRS // settings.pre.batch))]
 
     def pairs(batches: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         kept = [np.asarray(b["weight"]) > 0 for b in batches]
@@ -168,8 +180,10 @@ def linear_baseline(
         return seen, np.concatenate([np.asarray(f[1])[k] for f, k in zip(found, kept, strict=True)])
 
     variables = mesh.fetch(variables)
-    fitted = ma2mi_health.LinearBaseline(*pairs(batches), rank=settings.pre.bottleneck)
-    return fitted.score(*pairs(_held_out_batches(settings, macro, engine)))
+    training, held_out = pairs(batches), pairs(_held_out_batches(settings, macro, engine))
+    rank, places = settings.pre.bottleneck, (settings.data.size // STRIDE) ** 2
+    ranks = {"R_linear": rank, "R_linear_code": rank * places}
+    return {name: ma2mi_health.LinearBaseline(*training, rank=r).score(*held_out) for name, r in ranks.items()}
 
 
 # -- recognition -------------------------------------------------------------------------------------------------------
@@ -199,7 +213,10 @@ def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
     """The clip store of the scored clips, with the motion targets that the system reads."""
     labels = micro.labels if settings.task == "emotion" else np.zeros(len(micro.rows), np.int32)
     data = settings.data
-    store, table = build_store(micro.source, micro.rows, system.needs, labels, fit=data.fit, extent=data.extent)
+    how = align.Alignment(data.align, data.align_margin)
+    store, table = build_store(
+        micro.source, micro.rows, system.needs, labels, fit=data.fit, align=how, extent=data.extent
+    )
     if system.needs.motion:
         root = Path(data.dir).expanduser() if data.dir else default_data_dir()
         specs = motion.named(system.needs.motion)
@@ -294,6 +311,7 @@ def initial_weights(
             )
         root = Path(settings.init_from).expanduser()
         places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain", root]
+        places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
         directory = next((p for p in places if p.is_dir()), root)
         where = f"init_from {settings.init_from}"
     elif system.pretrain is None:
@@ -307,7 +325,11 @@ def initial_weights(
         raise UserError(
             f"{where}: no finished pre-training in {directory}; run with stages=all or stages=pretrain first"
         )
-    protocols.check_pretraining_persons(read_meta(checkpoint)["persons"], micro.folds, micro.table, where)
+    facts = read_meta(checkpoint)
+    protocols.check_pretraining_persons(facts["persons"], micro.folds, micro.table, where)
+    for field, now in (("objective", settings.pre.objective), ("normalise", settings.data.normalise)):
+        if facts.get(field, now) != now:
+            raise UserError(f"{where}: was pre-trained with {field} {facts[field]!r}; the config says {now!r}")
     previous = load_variables(checkpoint)
     example = system.view(store, jnp.int32(0), jax.random.key(0), True)
     batch = jax.tree.map(lambda x: x[None], example)
@@ -344,6 +366,7 @@ def _apex_landmarks(settings: Any, micro: Micro, clip: int) -> np.ndarray:
     """Landmarks [68, 2] of a scored clip at its apex, in pixels of the store."""
     row, facts = int(micro.rows[clip]), micro.source.table
     apex = sampling.known_apex(*(facts[name][row : row + 1] for name in ("onset", "apex", "offset")))[0]
-    height, width = (int(n) for n in micro.source.shapes[row][:2])
-    place = frames.square(height, width, settings.data.size, settings.data.fit)
+    data = settings.data
+    how = align.Alignment(data.align, data.align_margin)
+    place = align.crop_of(micro.source, row, data.size, data.fit, how).way(int(apex))
     return place.points(micro.source.landmarks(row)[apex])

@@ -76,13 +76,14 @@ def divide_cpu(devices: int) -> None:
     that uses all of them for small convolutions. Nothing happens where XLA_FLAGS say it already.
 
     Args:
-      devices: how many; 0 for one a core, at most 8.
+      devices: how many; 0 for one a core, rounded down to a power of two, at most 8.
     """
     name = "--xla_force_host_platform_device_count"
     known = os.environ.get("XLA_FLAGS", "")
     if name not in known:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-        os.environ["XLA_FLAGS"] = f"{known} {name}={devices or min(cores, 8)}".strip()
+        power = 1 << (min(cores, 8).bit_length() - 1)  # divides the usual batches
+        os.environ["XLA_FLAGS"] = f"{known} {name}={devices or power}".strip()
 
 
 def start_jax(coordinator: str | None, processes: int | None, process: int | None, cache: str) -> None:
@@ -119,6 +120,6 @@ def stop(code: int) -> int:
     """Leaves jax.distributed; returns the exit code."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if code == 0 and jax.distributed.is_initialized():
+    if code in (0, 3, 75) and jax.distributed.is_initialized():  # all processes leave together
         jax.distributed.shutdown()
     return code

@@ -18,6 +18,7 @@ from mer_jax.training import mesh
 
 # Where things are and which part is run now: these may differ between two starts of one run.
 FREE = ("stages", "data.dir", "data.manual_dir", "data.macro_manual_dir")
+IDENTITY = ("fingerprints", "split_hash")  # facts that a resumed run must find as they were
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 
 
@@ -65,14 +66,27 @@ class Workdir:
             )
 
     def manifest(self, **facts: Any) -> dict[str, Any]:
-        """Adds facts to `manifest.json` and returns the whole; facts already there are kept as they are."""
+        """Adds facts to `manifest.json` and returns the whole; facts already there are kept as they are.
+
+        To be called by all processes.
+
+        Raises:
+          UserError: the data or the splits are not those that the run was started with.
+        """
         path = self.root / "manifest.json"
         known = read_json(path) if path.exists() else _environment()
+        for fact in IDENTITY:
+            if fact in facts and fact in known and known[fact] != _jsonable(facts[fact]):
+                raise UserError(
+                    f"--workdir {self.root} holds a run on other data: {fact} was {known[fact]}, is {facts[fact]}. "
+                    "Restore the data, or choose another --workdir"
+                )
         new = {k: v for k, v in facts.items() if k not in known}
         if new or not path.exists():
             known |= _jsonable(new)
             if mesh.is_writer():
                 write_json(path, known)
+        mesh.barrier("manifest")
         return dict(known)
 
 

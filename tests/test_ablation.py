@@ -13,15 +13,16 @@ from mer_jax.training import checkpoint
 def fake_run(calls):
     """A run that leaves what a table needs, and scores by its config."""
 
-    def run(config, workdir, plan_only):
+    def run(config, workdir):
         calls.append((workdir.name, config.init_from, config.ablation))
         if not (workdir / "checkpoints").exists():
             finished = checkpoint.Finished(workdir / "checkpoints" / "finetune" / "folds")
             finished.save("p1", {"params": {"w": np.zeros((3, 5), np.float32)}}, {"clips": {}})
             finished.close()
         value = 0.5 if config.pre.objective == "none" else 0.75
-        scores = {s: {"mean": value, "std": 0.1, "low": 0.2, "high": 0.9} for s in ablation.SCORES}
-        return {"overall": scores, "n": 9, "per_seed": {"0": {}}}
+        scores = {s: {"mean": value, "std": 0.1, "low": 0.2, "high": 0.9} for s in ("uf1", "acc")}
+        facts = {"select": "last", "comparable": True, "oracle_inputs": "none", "notes": ["a note"]}
+        return {"overall": scores, "n": 9, "per_seed": {"0": {}}, **facts}
 
     return run
 
@@ -48,7 +49,7 @@ def test_rows_become_a_table_with_differences_to_the_first(tmp_path):
     assert [r["row"] for r in rows] == list(ROWS)
     assert [float(r["uf1_difference"]) for r in rows] == [0, 0, -0.25, 0]
     assert {r["parameters"] for r in rows} == {"15"}
-    assert all(float(r["seconds"]) >= 0 and r["n"] == "9" for r in rows)
+    assert all(float(r["seconds"]) >= 0 and r["n"] == "9" and r["notes"] == "a note" for r in rows)
 
 
 def test_equal_pretrainings_are_shared_and_no_others(tmp_path):

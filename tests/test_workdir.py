@@ -56,6 +56,14 @@ def test_what_the_manifest_says_first_stays(tmp_path):
     assert {"versions", "devices", "processes", "seeds"} <= set(manifest)
 
 
+def test_other_data_on_a_workdir_are_refused(tmp_path):
+    Workdir(tmp_path, (0,)).manifest(fingerprints={"scored": "a"}, split_hash="x")
+    with pytest.raises(UserError, match="other data: split_hash was x, is y"):
+        Workdir(tmp_path, (0,)).manifest(fingerprints={"scored": "a"}, split_hash="y")
+    with pytest.raises(UserError, match="other data: fingerprints"):
+        Workdir(tmp_path, (0,)).manifest(fingerprints={"scored": "b"})
+
+
 def test_seeds_have_checkpoints_of_their_own(tmp_path):
     assert Workdir(tmp_path, (3,)).checkpoints(3, "pretrain") == tmp_path / "checkpoints" / "pretrain"
     assert Workdir(tmp_path, (0, 1)).checkpoints(1, "pretrain") == tmp_path / "checkpoints" / "seed_1" / "pretrain"

@@ -26,7 +26,7 @@ from mer_jax.files import atomic_open
 TITLES = {"acc": "accuracy", "uf1": "UF1", "uar": "UAR", "wf1": "weighted F1"} | {
     "f1_binary": "F1 (present)", "f1_macro": "F1 (macro)", "support": "clips"
 }  # fmt: skip
-HEALTH = ("R", "R_shuf", "R_null", "R_linear")
+HEALTH = ("R", "R_shuf", "R_null", "R_linear", "R_linear_code")
 _HEALTH_CHART = "R on held-out pairs"
 _CAPTIONS = {
     _HEALTH_CHART: "1 is perfect, 0 as good as copying the input. R_shuf (the actions of other pairs) has to lie below "

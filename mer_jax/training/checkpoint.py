@@ -8,6 +8,7 @@ temporary name and renames, so a checkpoint that exists is whole.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,48 +23,54 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it
 
 
 class Rolling:
-    """The latest state of a stage in flight.
+    """The latest state of a stage in flight, one sub-folder a step; older ones go when a newer one is whole.
+
+    Not orbax's CheckpointManager: its `save` asks the preemption service with step numbers of its own, after which
+    `mesh.Preemption`, which counts chunks, would not hear a SIGTERM for a long time.
 
     Args:
-      directory: absolute; one sub-folder a step.
-      keep: how many states stay on disk.
+      directory: absolute.
     """
 
-    def __init__(self, directory: Path, keep: int = 1) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True
-            ),
-        )
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        if jax.process_index() == 0 and directory.is_dir():
+            for half in directory.glob("*.orbax-checkpoint-tmp*"):  # of a start that was killed while saving
+                shutil.rmtree(half, ignore_errors=True)
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; `state` may be donated once this returns. A step that exists is left alone."""
-        if step in self._manager.all_steps():
+        self.wait()
+        if step in self._steps():
             return
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nest(flatten(state))), meta=ocp.args.JsonSave(dict(meta)))
-        if not self._manager.save(step, args=args, force=True):
-            raise RuntimeError(f"orbax refused to save step {step} in {self.directory}")
+        self._checkpointer.save(self.directory / str(step), args=args)
 
     def latest(self) -> int | None:
         """The newest whole step, or None."""
         self.wait()
-        step = self._manager.latest_step()
-        return None if step is None else int(step)
+        return max(self._steps(), default=None)
 
     def restore(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The flat arrays and the metadata of a step."""
         return flatten(read_arrays(self.directory / str(step))), read_meta(self.directory / str(step))
 
     def wait(self) -> None:
-        """Blocks until saves in flight are on disk; raises what went wrong."""
-        self._manager.wait_until_finished()
+        """Blocks until saves in flight are on disk, then drops older ones; raises what went wrong."""
+        self._checkpointer.wait_until_finished()
+        for step in sorted(self._steps())[:-1] if jax.process_index() == 0 else []:
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
 
     def close(self) -> None:
         """Waits and releases threads."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self.wait()
+        self._checkpointer.close()
+
+    def _steps(self) -> list[int]:
+        if not self.directory.is_dir():
+            return []
+        return [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
 
 
 class Finished:
@@ -104,7 +111,7 @@ def read_arrays(path: Path) -> Any:
     if not (path / "state").is_dir():
         raise UserError(f"{path} is not a checkpoint of mer_jax; expected a folder with the item 'state'")
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with _reader(ocp.PyTreeCheckpointHandler) as reader:
             tree = reader.metadata(path / "state").item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             return reader.restore(path / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
@@ -113,10 +120,26 @@ def read_arrays(path: Path) -> Any:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The JSON metadata of a checkpoint."""
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        restored = reader.restore(path, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return dict(restored["meta"])
+    """The JSON metadata of a checkpoint.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with _reader(ocp.JsonCheckpointHandler) as reader:
+            return dict(reader.restore(path / "meta", args=ocp.args.JsonRestore()))
+    except Exception as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from error
+
+
+def _reader(handler: Any) -> ocp.Checkpointer:
+    """A reader of this process alone: by default orbax waits for all processes, and some things one process reads."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"read_{jax.process_index()}",
+    )
+    return ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 def flatten(tree: Any) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class FoldSettings:
                 raise UserError(f"engine.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
         if self.sampler not in ("permutation", "balanced"):
             raise UserError(f"ft.sampler is {self.sampler!r}; expected permutation or balanced")
+        if min(self.steps, self.batch, self.chunk_steps, self.save_every, self.evaluate_every) < 1:
+            raise UserError("ft.epochs, ft.batch and the step counts of engine must be above 0")
         for field in ("save_every", "evaluate_every"):
             if getattr(self, field) % self.chunk_steps:
                 raise UserError(
@@ -266,7 +268,7 @@ class FoldEngine:
         if settings.chunk_mode == "auto":
             settings = dataclasses.replace(settings, chunk_mode="dispatch" if cpu else "scan")
         if settings.folds_per_device == 0:
-            count = decided.get("folds_per_device") or (1 if cpu else self._fitting_folds(settings))
+            count = decided.get("folds_per_device") or (1 if cpu else int(mesh.agree(self._fitting_folds(settings))))
             settings = dataclasses.replace(settings, folds_per_device=count)
         if settings.fold_mode == "auto":
             if "fold_mode" in decided:
@@ -274,7 +276,8 @@ class FoldEngine:
             elif settings.folds_per_device == 1:
                 mode = "loop"
             else:
-                seconds = {m: self._time(dataclasses.replace(settings, fold_mode=m)) for m in ("loop", "vmap")}
+                modes = [(m, dataclasses.replace(settings, fold_mode=m)) for m in ("loop", "vmap")]
+                seconds = {m: mesh.agree(self._time(changed)) for m, changed in modes}
                 mode = min(seconds, key=lambda m: seconds[m])
             settings = dataclasses.replace(settings, fold_mode=mode)
         return settings

@@ -48,9 +48,20 @@ def put_local(tree: Any, sharding: NamedSharding) -> Any:
 
 def fetch(tree: Any) -> Any:
     """Numpy copies of global arrays, whole on every process."""
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, jax.device_get(tree))
-    return jax.tree.map(lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), tree)
+
+    def one(x: Any) -> np.ndarray:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return np.asarray(x)
+        if x.is_fully_replicated:
+            return np.asarray(x.addressable_data(0))
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+    return jax.tree.map(one, tree)
+
+
+def agree(value: float) -> float:
+    """The first process's number, on all processes: what is decided by timing must be decided once."""
+    return float(multihost_utils.broadcast_one_to_all(np.float64(value))) if jax.process_count() > 1 else value
 
 
 def per_device(function: Callable[..., Any], mesh: Mesh, split_arguments: tuple[bool, ...]) -> Callable[..., Any]:
@@ -79,12 +90,16 @@ def barrier(name: str) -> None:
 
 
 class Preemption:
-    """Asks whether the run should stop (SIGTERM to any process); all processes hear the same answer."""
+    """Asks whether the run should stop (SIGTERM to any process); all processes hear the same answer.
+
+    One object a process: the service counts calls.
+    """
 
     def __init__(self) -> None:
-        self._calls = 0
+        self._calls, self._heard = 0, False
 
     def reached(self) -> bool:
-        """To be called equally often by all processes."""
+        """To be called equally often by all processes; once True, it stays so."""
         self._calls += 1
-        return bool(multihost_utils.reached_preemption_sync_point(self._calls))
+        self._heard = bool(multihost_utils.reached_preemption_sync_point(self._calls)) or self._heard
+        return self._heard

@@ -27,7 +27,9 @@ class Monitor:
         if writer:
             from tensorboardX import SummaryWriter  # only a writing process needs it
 
-            self._log = open(workdir / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+            path = workdir / "log.jsonl"
+            self._log = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            self._log.truncate(path.read_bytes().rfind(b"\n") + 1)  # a killed run's last line may be half a line
             self._board = SummaryWriter(str(workdir), max_queue=100)
         self._printed = 0.0
 
@@ -97,12 +99,14 @@ def check_finite(metrics: Mapping[str, Any], where: str) -> None:
     Raises:
       NonFiniteError: names the term and the place.
     """
-    for name, value in metrics.items():
-        if not math.isfinite(float(value)):
-            raise NonFiniteError(
-                f"{name} became {float(value)} in {where}; the last good checkpoint is kept. "
-                "Lower the learning rate, set clip_norm, or run in float32"
-            )
+    bad = {name: float(value) for name, value in metrics.items() if not math.isfinite(float(value))}
+    if bad:
+        # the paper's terms first: loss and gradient_norm only follow them
+        names = sorted(bad, key=lambda name: (name in ("loss", "gradient_norm"), name))
+        raise NonFiniteError(
+            f"{', '.join(names)} became {bad[names[0]]} in {where}; the last good checkpoint is kept. "
+            "Lower the learning rate, set clip_norm, or run in float32"
+        )
 
 
 def _number(value: Any) -> float | int | None:

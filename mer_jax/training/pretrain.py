@@ -50,6 +50,13 @@ class PretrainSettings:
     save_every: int = 200
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.batch, self.chunk_steps, self.save_every) < 1 or self.save_every % self.chunk_steps:
+            raise UserError(
+                f"pre.batch, engine.chunk_steps and engine.save_every are {self.batch}, {self.chunk_steps} and "
+                f"{self.save_every}; expected whole numbers above 0, save_every a multiple of chunk_steps"
+            )
+
 
 class PretrainEngine:
     """The compiled pieces of the pre-training stage of one system.
@@ -149,7 +156,7 @@ def pretrain(
     settings = engine.settings
     start = rolling.latest() or 0
     arrays = rolling.restore(start)[0] if start else {}
-    fitted = nest(arrays)["collections"].get("constants", {}) if start else constants()
+    fitted = nest(arrays).get("collections", {}).get("constants", {}) if start else constants()
     state = engine.init(stream(0), fitted)
     if start:
         state = mesh.put(unflatten(jax.eval_shape(lambda: state), arrays), mesh.replicated(engine.mesh))
@@ -167,7 +174,7 @@ def pretrain(
             stop = preemption.reached()
             if stop or end % settings.save_every == 0 or end == settings.steps:
                 rolling.save(end, state, {**meta, "step": end, "finished": end == settings.steps})
-            if stop and end < settings.steps:
+            if stop:
                 rolling.wait()
                 raise Preempted(f"stopped in pre-training at step {end}; saved. Run the same command again")
             rate.update(end)

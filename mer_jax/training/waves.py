@@ -107,7 +107,7 @@ def _train_wave(
         stop = preemption.reached()
         if stop or (end % settings.save_every == 0 and end < settings.steps):
             look()
-            _save(engine, rolling, number, wave)
+            _save(engine, rolling, wave)
         if stop:
             rolling.wait()
             finished.wait()
@@ -158,7 +158,7 @@ def _begin(
     )
 
 
-def _save(engine: FoldEngine, rolling: Rolling, number: int, wave: _Wave) -> None:
+def _save(engine: FoldEngine, rolling: Rolling, wave: _Wave) -> None:
     meta = {
         "folds": list(wave.names),
         "length": engine.wave_size,
@@ -166,7 +166,8 @@ def _save(engine: FoldEngine, rolling: Rolling, number: int, wave: _Wave) -> Non
         "best_score": [_json(s) for s in wave.best_score],
         "best_step": [int(s) for s in wave.best_step],
     }
-    rolling.save(number * (engine.settings.steps + 1) + wave.step, {"states": wave.states, "best": wave.best}, meta)
+    # numbered by save: the waves of another device count would reuse any number made of wave and step
+    rolling.save((rolling.latest() or 0) + 1, {"states": wave.states, "best": wave.best}, meta)
 
 
 def _look(

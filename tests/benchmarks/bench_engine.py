@@ -2,8 +2,8 @@
 
 Prints one JSON line a measurement: fine-tuning clips/s in each fold mode and chunk mode, pre-training pairs/s, seconds
 from starting Python to the first step done with a cold and a warm compilation cache, peak memory. Frames are random, so
-nothing has to be built; `--stream synthetic_faces/macro` reads pairs of a built set and tells the share of the time that
-a step waits for them.
+nothing has to be built; `--stream synthetic_faces/macro` reads pairs of a built set and tells the share of the time
+that a step waits for them.
 """
 
 from __future__ import annotations
