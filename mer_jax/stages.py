@@ -147,6 +147,12 @@ def _held_out_batches(settings: Any, macro: Macro, engine: PretrainEngine) -> li
     return [engine.prepare(stream(step)) for step in range(HEALTH_PAIRS // batch)]
 
 
+def _shown_batch(settings: Any, macro: Macro, engine: PretrainEngine) -> Any:
+    """Pairs for the report: of held-out people, or of the training people where nobody was held out."""
+    rows = macro.held_out if len(macro.held_out) else macro.train
+    return engine.prepare(pair_stream(settings, macro, rows, 0, 64, alone=True)(0))
+
+
 def _health(
     settings: Any, system: Any, macro: Macro, engine: PretrainEngine
 ) -> Callable[[Variables], dict[str, float]]:
@@ -347,9 +353,9 @@ def write_panels(settings: Any, system: Any, micro: Micro, macro: Macro | None, 
     seed = settings.seeds[0]
     arrays: dict[str, np.ndarray] = {}
     checkpoint = finished_pretraining(workdir.checkpoints(seed, "pretrain"))
-    if macro is not None and checkpoint is not None and settings.pre.objective == "reconstruct" and len(macro.held_out):
+    if macro is not None and checkpoint is not None and settings.pre.objective == "reconstruct":
         engine = PretrainEngine(system, pretrain_settings(settings, macro, seed))
-        batch = _held_out_batches(settings, macro, engine)[0]
+        batch = _shown_batch(settings, macro, engine)
         arrays |= panels.reconstruction(settings, load_variables(checkpoint), batch)
     if settings.task == "emotion":
         finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
