@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from mer_jax.evaluation import protocols
 from mer_jax.evaluation.labels import Labelled
 from mer_jax.evaluation.protocols import Fold
 from mer_jax.training.folds import Folds
+from tfds_builders.build import ensure_built
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,25 +83,19 @@ def open_or_build(names: str, data_dir: str, manual_dir: str) -> ClipSource:
       UserError: a dataset cannot be built.
     """
     root = Path(data_dir).expanduser() if data_dir else sources.default_data_dir()
-    opened = []
     for name in names.split("+"):
-        try:
-            opened.append(sources.open_dataset(name, root))
-        except UserError as error:
-            if "is not built in" not in str(error):
-                raise
-            opened.append(_build(name, root, manual_dir))
-    return sources.join(opened)
+        if manual_dir or not _is_built(name, root):  # a user's folder may have changed since the last build
+            print(f"building {name} in {root}", file=sys.stderr, flush=True)
+            ensure_built(name, root, manual_dir or None)
+    return sources.open_datasets(names.split("+"), root)
 
 
-def _build(name: str, root: Path, manual_dir: str) -> ClipSource:
-    print(f"building {name} in {root}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "tfds_builders.build", name, "--data_dir", str(root)]
-    command += ["--manual_dir", manual_dir] if manual_dir else []
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        raise UserError(f"dataset {name!r} could not be built (exit code {code}); its message stands above")
-    return sources.open_dataset(name, root)
+def _is_built(name: str, root: Path) -> bool:
+    try:
+        sources.find_directory(name, root)
+    except sources.NotBuiltError:
+        return False
+    return True
 
 
 def micro(settings: Any) -> Micro:

@@ -41,10 +41,8 @@ def test_a_missing_dataset_is_built_once_from_its_folder(tmp_path, capfd):
 
 
 def test_a_dataset_that_cannot_be_built_is_one_message(tmp_path, capfd):
-    with pytest.raises(UserError, match=r"dataset 'casme2/raw' could not be built \(exit code 2\)"):
+    with pytest.raises(UserError, match="needs --manual_dir") as error:
         prepare.micro(settings(tmp_path / "data", ""))
-    said = capfd.readouterr().err
-    assert "needs --manual_dir" in said
-    assert "CASME2-coding-20140508.xlsx" in said
-    assert "Traceback" not in said
+    assert "CASME2-coding-20140508.xlsx" in str(error.value)
+    assert "Traceback" not in capfd.readouterr().err
     assert not list((tmp_path / "data").rglob(index.MARKER))

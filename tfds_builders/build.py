@@ -210,6 +210,7 @@ def ensure_built(
         child.terminate()
         raise
     forward.join()
+    child.stderr.close()
     if code == UserError.exit_code:
         raise UserError(b"".join(message).decode(errors="replace").strip().removeprefix("error: "))
     if code != 0:

@@ -20,6 +20,11 @@ from mer_jax.errors import UserError
 
 _CACHED_CLIPS = 8  # encoded clips kept for each dataset: a training pair reads the same clip a few times in a row
 
+
+class NotBuiltError(UserError):
+    """A dataset is not there; building it may help."""
+
+
 Content = tuple[list[bytes], np.ndarray]  # encoded frames, landmarks float32 [T, 68, 2]
 
 
@@ -210,7 +215,7 @@ def find_directory(name: str, data_dir: Path) -> Path:
     """The directory of a dataset's newest finished version.
 
     Raises:
-      UserError: there is none; the message says what to run.
+      NotBuiltError: there is none; the message says what to run.
     """
     directory = data_dir / name
     finished = [p for p in _children(directory) if (p / index_lib.MARKER).is_file()]
@@ -223,7 +228,7 @@ def find_directory(name: str, data_dir: Path) -> Path:
         raise UserError(f"dataset {name!r} has several configs; say which: {listed}")
     near = difflib.get_close_matches(name, built_datasets(data_dir), n=1)
     hint = f" (built there: did you mean {near[0]!r}?)" if near else ""
-    raise UserError(
+    raise NotBuiltError(
         f"dataset {name!r} is not built in {data_dir}{hint}; run: python -m tfds_builders.build {name}{flag}"
     )
 
