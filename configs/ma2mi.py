@@ -196,6 +196,8 @@ def get_config(arg: str = "") -> ConfigDict:
                     "ema": 0.0,
                 },
             },
+            # Scores a finished run again: annotated | middle | spotted | jitter:<ms>
+            "eval": {"apex": "annotated"},
             "ablation": "",  # a table of ROWS
             "rows": {},
             "row_names": (),  # their order: a ConfigDict sorts its keys

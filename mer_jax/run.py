@@ -6,7 +6,7 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from mer_jax import ablation, plan, prepare, stages, systems
+from mer_jax import ablation, plan, prepare, rescore, stages, systems
 from mer_jax.analysis import report
 from mer_jax.errors import Preempted, UserError
 from mer_jax.evaluation import protocols, results, scores
@@ -76,6 +76,12 @@ def run(
             previous = stages.initial_weights(settings, system, micro, store, place, seed, monitor)
             parts.append(stages.run_folds(settings, system, micro, store, previous, place, seed, monitor, preemption))
         metrics = _score(settings, system, micro, macro, parts, place)
+        apex = settings.eval.apex
+        if apex != rescore.ANNOTATED:
+            again = [rescore.predict_again(system, micro, store, place, s, apex) for s in settings.seeds]
+            metrics = _score(settings, system, micro, macro, again, place, apex)
+            print(format_table(metrics) if mesh.is_writer() else "", end="", flush=True)
+            return metrics
         if mesh.is_writer():
             stages.write_panels(settings, system, micro, macro, store, place)
             page = report.write_report(workdir)
@@ -132,9 +138,18 @@ def _header(micro: prepare.Micro) -> list[str]:
 
 
 def _score(
-    settings: Any, system: Any, micro: prepare.Micro, macro: prepare.Macro | None, parts: list[Any], place: Workdir
+    settings: Any,
+    system: Any,
+    micro: prepare.Micro,
+    macro: prepare.Macro | None,
+    parts: list[Any],
+    place: Workdir,
+    apex: str = rescore.ANNOTATED,
 ) -> dict[str, Any]:
-    """Writes splits, predictions and metrics; every clip is scored once a seed."""
+    """Writes splits, predictions and metrics; every clip is scored once a seed.
+
+    With another apex than the annotated one the files are `predictions-apex-<word>.csv` and `metrics-apex-<word>.json`.
+    """
     predictions = results.concatenate(parts)
     protocols.check_predictions(predictions, micro.folds, micro.table)
     split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
@@ -145,10 +160,15 @@ def _score(
         notes.append("seeds share a pre-training: their spread does not contain that of pre-training")
     if macro is not None and macro.excluded:
         notes.append(f"{macro.excluded} macro clips of tested persons were left out of pre-training")
+    suffix, oracle_inputs = "", system.oracle_inputs
+    if apex != rescore.ANNOTATED:
+        suffix = f"-apex-{apex.replace(':', '')}ms" if apex.startswith("jitter") else f"-apex-{apex}"
+        oracle_inputs = "boundaries" if apex in ("middle", "spotted") else oracle_inputs
+        notes.append(f"scored again with eval.apex={apex}; trained with the annotated apex")
     metrics = scores.summarise(
         predictions,
         select=settings.select,
-        oracle_inputs=system.oracle_inputs,
+        oracle_inputs=oracle_inputs,
         protocol=settings.data.protocol,
         label_set=settings.data.labels,
         split_hash=split_hash,
@@ -158,6 +178,6 @@ def _score(
     )
     if mesh.is_writer():
         protocols.write_splits(place.root / "splits.csv", settings.data.protocol, micro.folds, micro.table)
-        results.write_predictions(place.root / "predictions.csv", predictions)
-        results.write_metrics(place.root / "metrics.json", metrics)
+        results.write_predictions(place.root / f"predictions{suffix}.csv", predictions)
+        results.write_metrics(place.root / f"metrics{suffix}.json", metrics)
     return metrics

@@ -17,7 +17,7 @@ from mer_jax.files import read_json, write_json
 from mer_jax.training import mesh
 
 # Where things are and which part is run now: these may differ between two starts of one run.
-FREE = ("stages", "data.dir", "data.manual_dir", "data.macro_manual_dir")
+FREE = ("stages", "eval.apex", "data.dir", "data.manual_dir", "data.macro_manual_dir")
 IDENTITY = ("fingerprints", "split_hash")  # facts that a resumed run must find as they were
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 

@@ -11,7 +11,19 @@ ROOT = Path(__file__).parents[1]
 # from the top of the house to its ground: a room imports itself and what is below
 ROOMS = ("analysis", "systems", "evaluation", "training", "data", "nn")
 GROUND = {"errors", "files", "progress", "settings"}  # modules of mer_jax that every room may use
-TOP_ONLY = {"main", "run", "prepare", "stages", "plan", "ablation", "workdir", "startup", "predict", "export"}
+TOP_ONLY = {
+    "main",
+    "run",
+    "prepare",
+    "stages",
+    "plan",
+    "ablation",
+    "workdir",
+    "startup",
+    "rescore",
+    "predict",
+    "export",
+}
 
 
 def imports(path):

@@ -88,6 +88,16 @@ def test_running_again_redoes_nothing(reference, data):
     assert "step" not in err
 
 
+def test_a_finished_run_is_scored_again_with_another_apex(reference, data):
+    workdir, _ = reference
+    before = (workdir / "predictions.csv").read_bytes()
+    finish(start(workdir, "--config.eval.apex=middle", data=data))
+    again = json.loads((workdir / "metrics-apex-middle.json").read_text())
+    assert (again["n"], again["oracle_inputs"]) == (25, "boundaries")
+    assert len(read_predictions(workdir / "predictions-apex-middle.csv")) == 25
+    assert (workdir / "predictions.csv").read_bytes() == before
+
+
 def test_kill_minus_nine_at_any_moment_changes_no_prediction(reference, data, tmp_path):
     """Killed while building, pre-training, between the stages, while saving and in the folds; then run to the end."""
     workdir, fresh = tmp_path / "killed", tmp_path / "data"
@@ -150,8 +160,7 @@ def test_selection_and_seeds(data, tmp_path):
 
 
 def test_action_units_are_a_task(data, tmp_path):
-    flags = ["--config.task=au", "--config.data.labels=synthetic_au", "--config.data.protocol=au_loso"]
-    finish(start(tmp_path / "run", *flags, data=data, config="configs/ma2mi.py:tiny,scratch,labels=au_own"))
+    finish(start(tmp_path / "run", data=data, config="configs/ma2mi.py:synthetic_au,scratch,tiny"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["task"] == "au"
     assert {"all_ones", "all_zeros"} == set(metrics["baselines"])
