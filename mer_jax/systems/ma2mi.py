@@ -13,7 +13,7 @@ available in summary, so everything below that level is INFERRED; each choice is
 
 The decoder and W_b are dropped after pre-training; the encoder is carried over with its statistics, the head is fresh.
 
-Settings read (defaults in brackets):
+Settings read (in brackets a value of the full-size network; configs/ma2mi.py says what a run uses):
   system ["ma2mi"]; task ["emotion"] emotion | au
   engine.dtype ["float32"] float32 | bfloat16: compute type; parameters, features and latents stay float32
   data.size [64] pixels, a multiple of 16; data.normalise ["imagenet"] see data.augment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +32,7 @@ def permutation_batch(mask: jax.Array, key: jax.Array, step: jax.Array, batch: i
     Returns:
       int32 [B] clip indices.
     """
+    chex.assert_rank([mask, step], [1, 0])
     n = mask.shape[0]
     available = jnp.maximum(mask.sum(), 1)
     position = step * batch + jnp.arange(batch)

@@ -11,6 +11,7 @@ import functools
 import time
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +90,7 @@ class Folds:
     test: np.ndarray
 
     def __post_init__(self) -> None:
+        chex.assert_shape([self.train, self.validation, self.test], (len(self.names), None))
         if len(set(self.names)) != len(self.names):
             raise ValueError("names of folds must be unique")
         if (self.train & self.test).any():

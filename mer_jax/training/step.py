@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -38,6 +39,7 @@ def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
                 {"params": params, **state.collections}, batch, True, rngs={"dropout": key}, mutable=[STATISTICS]
             )
             loss, terms = stage.objective(outputs, batch)
+            chex.assert_rank([loss, *terms.values()], 1)  # one number an example
             weight = batch.get("weight", jnp.ones_like(loss))
             total = weight.sum()
 
@@ -63,6 +65,8 @@ def make_predict(system: Any, stage: Any) -> Callable[[Variables, Any, jax.Array
     """The evaluation of a recognition stage: `(variables, store, clips [M]) -> probabilities [M, C]`."""
 
     def predict(variables: Variables, store: Any, clips: jax.Array) -> jax.Array:
+        chex.assert_rank(clips, 1)
+
         def logits(number: int) -> jax.Array:
             batch = jax.vmap(lambda i: system.view(store, i, jnp.int32(number), False))(clips)
             return stage.module.apply(variables, batch, False)["logits"].astype(jnp.float32)
