@@ -164,7 +164,7 @@ def _lines(axes: Axes, lines: Sequence[Curve], number: int | None, name: str | N
             row[np.searchsorted(steps, curve.step)] = curve.value
         known = np.isfinite(at).any(axis=0)
         middle = np.nanmedian(at[:, known], axis=0)
-        label = " ".join(filter(None, (label, f"median of {len(mine)} folds")))
+        label = f"{label}: median" if label else f"median of {len(mine)} folds"
         axes.plot(steps[known], middle, dash, marker=_mark(mine), color=color, linewidth=2, label=label)
 
 
