@@ -93,7 +93,7 @@ def test_devices_and_processes_agree_with_one_device(tmp_path, reference, proces
         for i in range(processes)
     ]
     for worker in workers:
-        _, stderr = worker.communicate(timeout=300)
+        _, stderr = worker.communicate(timeout=1200)
         assert worker.returncode == 0, stderr
     pretrained = checkpoint.read_arrays(tmp_path / "pretrain" / "pretrain" / "20")
     assert_close({"params": pretrained["params"], **pretrained["collections"]}, reference, 1e-4)
