@@ -37,7 +37,7 @@ from mer_jax.training.waves import Score, train_folds
 from mer_jax.workdir import Workdir
 
 CONSTANT_PAIRS = 2048  # pairs that latents are standardised on
-HEALTH_PAIRS = 256  # held-out pairs of a look
+HEALTH_PAIRS = 128  # held-out pairs of a look
 BASELINE_PAIRS = 1024  # training pairs that the linear baselines are fitted to
 HEALTH = "health.json"  # beside the states of a pre-training: its scores on held-out people
 
