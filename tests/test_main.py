@@ -132,7 +132,7 @@ def test_kill_minus_nine_at_any_moment_changes_no_prediction(reference, data, tm
 
 def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
     workdir = tmp_path / "preempted"
-    process = start(workdir, "--config.pre.epochs=60", data=data)
+    process = start(workdir, "--config.pre.epochs=30", data=data)
     deadline = time.monotonic() + 900
     while not (workdir / "log.jsonl").exists() or not (workdir / "log.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1][-2000:]
@@ -143,7 +143,7 @@ def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
     assert "saved" in err.splitlines()[-1]
     steps = [int(p.name) for p in (workdir / "checkpoints" / "pretrain").iterdir() if p.name.isdigit()]
     assert steps
-    _, err = finish(start(workdir, "--config.pre.epochs=60", "--config.stages=pretrain", data=data))
+    _, err = finish(start(workdir, "--config.pre.epochs=30", "--config.stages=pretrain", data=data))
     assert f"goes on from step {max(steps)}" in err
 
 
@@ -156,7 +156,7 @@ def test_selection_and_seeds(data, tmp_path):
     assert set(metrics["per_seed"]) == {"0", "1"}
     assert "NOT COMPARABLE" in out
     assert "NOT COMPARABLE" in (tmp_path / "run" / "report.html").read_text().upper()
-    assert any("shared" in note for note in metrics["notes"])
+    assert any("share a pre-training" in note for note in metrics["notes"])
     assert len(list((tmp_path / "run" / "checkpoints").glob("seed_*/finetune/folds/*"))) == 10
     assert len(list((tmp_path / "run" / "checkpoints").glob("seed_*/pretrain"))) == 1
 
