@@ -205,4 +205,4 @@ def test_help_tells_what_there_is():
         [sys.executable, "-m", "mer_jax.main", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert "configs/ma2mi.py" in done.stdout
-    assert "--plan" in done.stdout
+    assert "[no]plan" in done.stdout
