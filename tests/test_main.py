@@ -132,7 +132,7 @@ def test_kill_minus_nine_at_any_moment_changes_no_prediction(reference, data, tm
 
 def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
     workdir = tmp_path / "preempted"
-    process = start(workdir, "--config.pre.epochs=30", data=data)
+    process = start(workdir, "--config.pre.epochs=60", data=data)
     deadline = time.monotonic() + 900
     while not (workdir / "log.jsonl").exists() or not (workdir / "log.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1][-2000:]
@@ -143,7 +143,7 @@ def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
     assert "saved" in err.splitlines()[-1]
     steps = [int(p.name) for p in (workdir / "checkpoints" / "pretrain").iterdir() if p.name.isdigit()]
     assert steps
-    _, err = finish(start(workdir, "--config.pre.epochs=30", "--config.stages=pretrain", data=data))
+    _, err = finish(start(workdir, "--config.pre.epochs=60", "--config.stages=pretrain", data=data))
     assert f"goes on from step {max(steps)}" in err
 
 
