@@ -19,14 +19,17 @@ class OptimizerSettings:
     Attributes:
       name: adamw | adam | sgd.
       learning_rate: peak learning rate.
-      weight_decay: decoupled decay (adamw) of all trainable parameters, as in PyTorch's AdamW.
+      weight_decay: of all trainable parameters: decoupled (adamw), or added to the gradient times the parameter, before
+        any moment (adam, sgd), as PyTorch's optimizers of these names do.
       b1: first moment decay; momentum for sgd.
       b2: second moment decay.
-      schedule: constant | cosine (to `final_learning_rate`) | exponential (times `decay` each epoch).
+      schedule: constant | cosine (to `final_learning_rate`) | exponential (times `decay` each epoch) | oscillating
+        (down a cosine to `final_learning_rate` and up again, over and over, one value an epoch).
       warmup_steps: linear warm-up from 0, counted inside the total.
       decay: factor an epoch for `exponential`.
       decay_epochs: epochs after which `exponential` stays constant; 0 = never.
-      final_learning_rate: end of `cosine`.
+      final_learning_rate: end of `cosine`, lowest point of `oscillating`.
+      cycle_epochs: epochs that `oscillating` takes down, and again up.
       clip_norm: global gradient norm; 0 = no clipping.
       groups: (path prefix, factor on the learning rate); the first match counts; factor 0 freezes. A path is
         "encoder/action/...".
@@ -43,6 +46,7 @@ class OptimizerSettings:
     decay: float = 1.0
     decay_epochs: int = 0
     final_learning_rate: float = 0.0
+    cycle_epochs: int = 0
     clip_norm: float = 0.0
     groups: tuple[tuple[str, float], ...] = ()
     ema: float = 0.0
@@ -64,8 +68,17 @@ def learning_rate(settings: OptimizerSettings, total_steps: int, steps_per_epoch
             if settings.decay_epochs:
                 epoch = jnp.minimum(epoch, settings.decay_epochs)
             return peak * jnp.power(settings.decay, epoch.astype(jnp.float32))
+    elif settings.schedule == "oscillating":
+        if settings.cycle_epochs < 1:
+            raise UserError(f"cycle_epochs: found {settings.cycle_epochs}; schedule 'oscillating' expects at least 1")
+
+        def after(step: jax.typing.ArrayLike) -> jax.Array:
+            phase = jnp.pi * (jnp.asarray(step) // steps_per_epoch) / settings.cycle_epochs
+            low = settings.final_learning_rate
+            return low + (peak - low) * (1 + jnp.cos(phase)) / 2
     else:
-        raise UserError(f"schedule {settings.schedule!r} is unknown; expected constant, cosine or exponential")
+        known = "constant, cosine, exponential or oscillating"
+        raise UserError(f"schedule {settings.schedule!r} is unknown; expected {known}")
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
@@ -77,7 +90,7 @@ def build(settings: OptimizerSettings, total_steps: int, steps_per_epoch: int) -
     Args:
       settings: see OptimizerSettings.
       total_steps: length of the stage.
-      steps_per_epoch: what "epoch" means for `exponential`.
+      steps_per_epoch: what "epoch" means for `exponential` and `oscillating`.
 
     Raises:
       UserError: unknown optimizer or schedule.
@@ -86,9 +99,9 @@ def build(settings: OptimizerSettings, total_steps: int, steps_per_epoch: int) -
     if settings.name == "adamw":
         inner = optax.adamw(schedule, b1=settings.b1, b2=settings.b2, weight_decay=settings.weight_decay)
     elif settings.name == "adam":
-        inner = optax.adam(schedule, b1=settings.b1, b2=settings.b2)
+        inner = _after_decay(settings, optax.adam(schedule, b1=settings.b1, b2=settings.b2))
     elif settings.name == "sgd":
-        inner = optax.sgd(schedule, momentum=settings.b1 or None)
+        inner = _after_decay(settings, optax.sgd(schedule, momentum=settings.b1 or None))
     else:
         raise UserError(f"optimizer {settings.name!r} is unknown; expected adamw, adam or sgd")
     if settings.groups:
@@ -100,6 +113,10 @@ def build(settings: OptimizerSettings, total_steps: int, steps_per_epoch: int) -
         inner = optax.partition(transforms, lambda params: _labels(params, settings.groups))
     clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     return optax.chain(*clip, inner)
+
+
+def _after_decay(settings: OptimizerSettings, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(settings.weight_decay), inner) if settings.weight_decay else inner
 
 
 def _labels(params: Any, groups: tuple[tuple[str, float], ...]) -> Any:

@@ -83,6 +83,20 @@ def test_schedules_have_their_closed_forms():
     np.testing.assert_allclose(rates(schedule="cosine", final_learning_rate=0.2), cosine, rtol=1e-5)
     warm = rates(schedule="constant", warmup_steps=10)
     np.testing.assert_allclose(warm, [0, 1.8, 2, 2, 2, 2], rtol=1e-6)
+    # whole epochs 0, 0, 1, 3, 9, 10 of a wave that is down after 2 and up again after 4
+    waves = rates(schedule="oscillating", cycle_epochs=2, final_learning_rate=0.5)
+    np.testing.assert_allclose(waves, [2, 2, 1.25, 1.25, 1.25, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_weight_decay_joins_the_gradient_before_the_moments(name):
+    params, gradient = {"w": jnp.array([2.0, -1.0])}, {"w": jnp.array([0.3, 0.5])}
+    decayed = optimizer.build(OptimizerSettings(name=name, learning_rate=0.1, weight_decay=0.2), 10, 10)
+    plain = optimizer.build(OptimizerSettings(name=name, learning_rate=0.1), 10, 10)
+    by_hand = jax.tree.map(lambda g, p: g + 0.2 * p, gradient, params)
+    found, _ = decayed.update(gradient, decayed.init(params), params)
+    expected, _ = plain.update(by_hand, plain.init(params), params)
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
 
 
 def test_carry_over_takes_named_modules_and_names_what_does_not_fit():
