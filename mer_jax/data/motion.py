@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mer_jax.data import sampling
+from mer_jax.data import flow_grid, sampling
 from mer_jax.data.clips import MODALITIES
+from mer_jax.data.flow_grid import FlowGrid
 from mer_jax.data.frames import with_channels
 from mer_jax.data.motion_cache import MotionCache
 from mer_jax.data.store import ClipStore
@@ -29,7 +30,7 @@ from mer_jax.progress import Progress
 # Raise it whenever any target changes in value: what older code left in a cache is then computed afresh.
 CODE_VERSION = 1
 
-Kind = Literal["flow_onset_apex", "strain_onset_apex", "flow_pairs", "dynamic_image"]
+Kind = Literal["flow_onset_apex", "strain_onset_apex", "flow_pairs", "dynamic_image", "flow_grid"]
 Weights = Literal["harmonic", "linear"]
 
 
@@ -41,10 +42,12 @@ class MotionSpec:
       kind: `flow_onset_apex`, float32 [H, W, 2]: TV-L1 flow from the onset to the apex (to the middle of the event
         where the apex is unknown). `strain_onset_apex`, float32 [H, W]: the strain of that flow. `flow_pairs`, float16
         [P, H, W, 2]: flow between the frames that `pair_positions` lists. `dynamic_image`, float32 [H, W]: approximate
-        rank pooling of the frames that `phase_positions` lists, not scaled.
+        rank pooling of the frames that `phase_positions` lists, not scaled. `flow_grid`, float32 [steps, features + 1]:
+        flow around the apex on a grid, see `data.flow_grid`; the last column is 1 where the clip has that step.
       extent: the part of the clip that `flow_pairs` and `dynamic_image` look at: `whole`, `onset_offset`, `onset_apex`.
       phases: number of frames T in a sequence of `flow_pairs` or a `dynamic_image`; 0 (`dynamic_image` only): all.
       weights: form of the rank pooling, see `rank_pooling_weights`.
+      grid: window and grid of `flow_grid`.
       tvl1: settings of the flow.
       code_version: version of the code that computes; never set by hand.
     """
@@ -53,6 +56,7 @@ class MotionSpec:
     extent: sampling.Extent = "onset_offset"
     phases: int = 8
     weights: Weights = "harmonic"
+    grid: FlowGrid = FlowGrid()  # noqa: RUF009 (frozen)
     tvl1: TVL1Settings = DEFAULTS
     code_version: int = CODE_VERSION
 
@@ -75,6 +79,8 @@ class MotionSpec:
             facts |= {"extent": self.extent, "phases": self.phases}
         if self.kind == "dynamic_image":
             facts["weights"] = self.weights
+        if self.kind == "flow_grid":
+            facts["grid"] = self.grid.key()
         return json.dumps(facts, sort_keys=True)
 
     @property
@@ -82,30 +88,40 @@ class MotionSpec:
         """Whether the target's leading axis is a number of fields that differs from clip to clip."""
         return self.kind == "flow_pairs"
 
+    @property
+    def timed(self) -> bool:
+        """Whether the values depend on the frame rate."""
+        return self.kind == "flow_grid" and self.grid.window == "seconds"
+
 
 TARGETS: Mapping[str, MotionSpec] = {kind: MotionSpec(kind) for kind in get_args(Kind)}
 
 
-def named(names: Sequence[str]) -> dict[str, MotionSpec]:
-    """The specifications behind the names in a system's `needs.motion`.
+def named(names: Sequence[str | MotionSpec]) -> dict[str, MotionSpec]:
+    """The specifications behind a system's `needs.motion`: names of TARGETS, or specifications, called as their kind.
 
     Raises:
       ValueError: a name is not in TARGETS.
     """
-    unknown = [name for name in names if name not in TARGETS]
+    specs = {name.kind: name for name in names if isinstance(name, MotionSpec)}
+    unknown = [name for name in names if isinstance(name, str) and name not in TARGETS]
     if unknown:
         raise ValueError(f"motion targets {unknown}: expected names among {list(TARGETS)}")
-    return {name: TARGETS[name] for name in names}
+    return specs | {name: TARGETS[name] for name in names if isinstance(name, str)}
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedClip:
-    """Frames of one clip, uint8 [T, H, W, C] (RGB or grey), and its key frames (apex -1 where unknown)."""
+    """Frames of one clip, uint8 [T, H, W, C] (RGB or grey), and its key frames (apex -1 where unknown).
+
+    `fps` is set for targets that depend on it (`MotionSpec.timed`), else None.
+    """
 
     frames: np.ndarray
     onset: int
     apex: int
     offset: int
+    fps: float | None = None
 
 
 def strain(flow: jax.Array) -> jax.Array:
@@ -269,6 +285,23 @@ def _dynamic_image(clip: DecodedClip, spec: MotionSpec) -> np.ndarray:
     return np.asarray(_padded_dynamic_image(*jax.device_put((padded, np.int32(len(frames)))), spec.weights))
 
 
+def _flow_grids(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndarray]:
+    windows, earlier, later = [], [], []
+    for clip in clips:
+        apex = int(sampling.known_apex(*(np.array(x) for x in (clip.onset, clip.apex, clip.offset))))
+        at, valid = flow_grid.moments(spec.grid, clip.onset, apex, clip.offset, clip.fps or np.nan)
+        used = np.flatnonzero(valid)
+        ends = np.concatenate([used, used[-1:] + 1])  # the steps of a window are one stretch
+        seen = flow_grid.frames_at(_grey(clip.frames), at[ends])
+        windows.append(valid)
+        earlier.append(seen[:-1])
+        later.append(seen[1:])
+    fields = flow_fields(np.concatenate(earlier), np.concatenate(later), spec.tvl1)
+    rows = flow_grid.reduce(fields, spec.grid.cells, spec.grid.angle)
+    parts = np.split(rows, np.cumsum([len(x) for x in earlier])[:-1])
+    return [flow_grid.assemble(spec.grid, part, valid) for part, valid in zip(parts, windows, strict=True)]
+
+
 def clip_targets(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndarray]:
     """The motion target of each clip; see `MotionSpec.kind` for shapes and types.
 
@@ -288,6 +321,8 @@ def clip_targets(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndar
             )
     if spec.kind == "dynamic_image":
         return [_dynamic_image(clip, spec) for clip in clips]
+    if spec.kind == "flow_grid":
+        return _flow_grids(clips, spec)
     pairs = [_pairs(clip, spec) for clip in clips]
     earlier, later = (
         np.concatenate([_grey(clip.frames[p[:, side]]) for clip, p in zip(clips, pairs, strict=True)])
@@ -311,6 +346,8 @@ def fingerprint(clip: DecodedClip) -> str:
     frames = np.ascontiguousarray(clip.frames)
     digest = hashlib.sha256(repr((frames.shape, str(frames.dtype), clip.onset, clip.apex, clip.offset)).encode())
     digest.update(frames.tobytes())
+    if clip.fps is not None:
+        digest.update(repr(float(clip.fps)).encode())
     return digest.hexdigest()
 
 
@@ -333,7 +370,7 @@ def compute_targets(
             [fingerprint(clips(k)) for k in range(count)],
             spec.key(),
             lambda wanted: clip_targets([clips(k) for k in wanted], spec),
-            chunk=4 if spec.varies else 64,
+            chunk=4 if spec.varies or spec.kind == "flow_grid" else 64,
             progress=progress.advance,
         )
 
@@ -366,12 +403,18 @@ def store_targets(
             "computed from pictures: leave such clips out, or choose a system without motion targets"
         )
 
-    def clip(k: int) -> DecodedClip:
-        return DecodedClip(frames[start[k] : start[k] + length[k]], *(int(x[k]) for x in keys))
+    fps = np.asarray(store.fps)
+    named_clips = np.array(clips if clips is not None else np.arange(len(start)))
+
+    def clip(k: int, timed: bool) -> DecodedClip:
+        own = float(fps[k]) if timed else None
+        return DecodedClip(frames[start[k] : start[k] + length[k]], *(int(x[k]) for x in keys), fps=own)
 
     targets: dict[str, np.ndarray] = {}
     for name, spec in specs.items():
-        found = compute_targets(clip, len(start), spec, cache)
+        if spec.timed:
+            sampling.require_fps(f"motion target {name} with a window in seconds", named_clips, fps)
+        found = compute_targets(functools.partial(clip, timed=spec.timed), len(start), spec, cache)
         if spec.varies:
             targets[name] = np.concatenate(found)
             targets[f"{name}_start"] = np.cumsum([0, *(len(f) for f in found[:-1])]).astype(np.int32)
