@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,31 @@ def define_config() -> Any:
     )
 
 
-def parse_and_run(main: Any, app: Any) -> None:
-    """`absl.app.run` with mistakes in the flags as one message and exit code 2."""
+def parse_and_run(main: Any, app: Any, words: Sequence[str] = (), default: str = "") -> None:
+    """`absl.app.run` with mistakes in the flags as one message and exit code 2.
+
+    Args:
+      main: gets the name of the program and the words.
+      app: absl.app.
+      words: names of the arguments that are no flags; all are required.
+      default: config where none is given; may name words, as in "configs/{SYSTEM}.py:released".
+    """
     sys.path.insert(0, os.getcwd())  # configs import their shared part as `configs.common`
 
     def parser(arguments: list[str]) -> list[str]:
         try:
             _check_config_file(arguments)
             left = flags.FLAGS(arguments)
+            if words and len(left) - 1 != len(words):
+                raise UserError(f"found the arguments {left[1:]}; expected {' '.join(words)}, see --help")
+            if not words and len(left) > 1:
+                raise UserError(f"found {left[1]!r}; expected flags only, see --help")
+            if default and flags.FLAGS["config"].value is None:
+                chosen = f"--config={default.format(**dict(zip(words, left[1:], strict=True)))}"
+                _check_config_file([chosen])
+                flags.FLAGS([left[0], chosen])
             if flags.FLAGS["config"].value is None:
                 raise UserError("--config is missing; for example: --config configs/ma2mi.py")
-            if len(left) > 1:
-                raise UserError(f"found {left[1]!r}; expected flags only, see --help")
             return list(left)
         except (flags.Error, UserError, ValueError, AttributeError, TypeError, KeyError) as error:
             print(f"mer_jax: {_readable(error)}", file=sys.stderr)
