@@ -8,18 +8,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mer_jax.nn.clip_norm import ClipNorm
+
+Initializer = jax.nn.initializers.Initializer
+
 
 class ConvNorm(nn.Module):
-    """Bias-free convolution with symmetric padding, then BatchNorm, [B, H, W, C] -> [B, H/s, W/s, features]."""
+    """Bias-free convolution with symmetric padding, then BatchNorm, [B, H, W, C] -> [B, H/s, W/s, features].
+
+    Attributes:
+      features: output channels.
+      kernel: side of the kernel.
+      stride: 1 or 2.
+      dtype: compute type.
+      statistics: over which frames of clips BatchNorm's statistics go where a mask is given, see ClipNorm.
+      kernel_init: of the convolution.
+    """
 
     features: int
     kernel: int = 3
     stride: int = 1
     dtype: Any = jnp.float32
+    statistics: str = "batch"
+    kernel_init: Initializer = nn.linear.default_kernel_init
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, features]; with mask bool [clips, T], B = clips T are frames."""
         pad = self.kernel // 2
         x = nn.Conv(
             self.features,
@@ -28,8 +43,11 @@ class ConvNorm(nn.Module):
             padding=((pad, pad), (pad, pad)),
             use_bias=False,
             dtype=self.dtype,
+            kernel_init=self.kernel_init,
             name="conv",
         )(x)
+        if mask is not None:
+            return ClipNorm(self.statistics, dtype=self.dtype, name="norm")(x, mask, train)
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")(x)
 
 
