@@ -408,7 +408,8 @@ def store_targets(
 
     def clip(k: int, timed: bool) -> DecodedClip:
         own = float(fps[k]) if timed else None
-        return DecodedClip(frames[start[k] : start[k] + length[k]], *(int(x[k]) for x in keys), fps=own)
+        onset, apex, offset = (int(x[k]) for x in keys)
+        return DecodedClip(frames[start[k] : start[k] + length[k]], onset, apex, offset, own)
 
     targets: dict[str, np.ndarray] = {}
     for name, spec in specs.items():

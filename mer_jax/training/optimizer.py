@@ -24,12 +24,14 @@ class OptimizerSettings:
       b1: first moment decay; momentum for sgd.
       b2: second moment decay.
       schedule: constant | cosine (to `final_learning_rate`) | exponential (times `decay` each epoch) | oscillating
-        (down a cosine to `final_learning_rate` and up again, over and over, one value an epoch).
+        (down a cosine to `final_learning_rate` and up again, over and over, one value an epoch) | step (times `decay`
+        from each of `parts` equal parts of the training to the next).
       warmup_steps: linear warm-up from 0, counted inside the total.
-      decay: factor an epoch for `exponential`.
+      decay: factor an epoch for `exponential`, a part for `step`.
       decay_epochs: epochs after which `exponential` stays constant; 0 = never.
       final_learning_rate: end of `cosine`, lowest point of `oscillating`.
       cycle_epochs: epochs that `oscillating` takes down, and again up.
+      parts: number of equal parts of `step`.
       clip_norm: global gradient norm; 0 = no clipping.
       groups: (path prefix, factor on the learning rate); the first match counts; factor 0 freezes. A path is
         "encoder/action/...".
@@ -47,6 +49,7 @@ class OptimizerSettings:
     decay_epochs: int = 0
     final_learning_rate: float = 0.0
     cycle_epochs: int = 0
+    parts: int = 1
     clip_norm: float = 0.0
     groups: tuple[tuple[str, float], ...] = ()
     ema: float = 0.0
@@ -76,8 +79,15 @@ def learning_rate(settings: OptimizerSettings, total_steps: int, steps_per_epoch
             phase = jnp.pi * (jnp.asarray(step) // steps_per_epoch) / settings.cycle_epochs
             low = settings.final_learning_rate
             return low + (peak - low) * (1 + jnp.cos(phase)) / 2
+    elif settings.schedule == "step":
+        if settings.parts < 1:
+            raise UserError(f"parts: found {settings.parts}; schedule 'step' expects at least 1")
+
+        def after(step: jax.typing.ArrayLike) -> jax.Array:
+            part = settings.parts * jnp.asarray(step) // max(total_steps - warmup, 1)
+            return peak * jnp.power(settings.decay, part.astype(jnp.float32))
     else:
-        known = "constant, cosine, exponential or oscillating"
+        known = "constant, cosine, exponential, oscillating or step"
         raise UserError(f"schedule {settings.schedule!r} is unknown; expected {known}")
     if not warmup:
         return after

@@ -86,6 +86,9 @@ def test_schedules_have_their_closed_forms():
     # whole epochs 0, 0, 1, 3, 9, 10 of a wave that is down after 2 and up again after 4
     waves = rates(schedule="oscillating", cycle_epochs=2, final_learning_rate=0.5)
     np.testing.assert_allclose(waves, [2, 2, 1.25, 1.25, 1.25, 0.5], rtol=1e-6)
+    found = optimizer.learning_rate(OptimizerSettings(learning_rate=2.0, schedule="step", decay=0.1, parts=5), 2500, 31)
+    at = [0, 499, 500, 1999, 2000, 2499]  # 0.01, divided by 10 every 500 of 2,500 iterations: the schedule of ATNet
+    np.testing.assert_allclose([found(s) for s in at], [2, 2, 0.2, 2e-3, 2e-4, 2e-4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
