@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mer_jax import stages
+from mer_jax import pretraining, stages
 from mer_jax.data.store import store_bytes
 from mer_jax.prepare import Macro, Micro
 from mer_jax.training.folds import FoldEngine
@@ -21,8 +21,8 @@ def show(settings: Any, system: Any, micro: Micro, macro: Macro | None) -> None:
     print(f"devices        {jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} process(es)")
     print(f"scored         {len(micro.rows)} clips of {len(set(micro.table.person.tolist()))} persons")
     if macro is not None:
-        pre = stages.pretrain_settings(settings, macro, settings.seeds[0])
-        stream = stages.pair_stream(settings, macro, macro.train, settings.seeds[0], pre.batch, macro.labels)
+        pre = pretraining.pretrain_settings(settings, macro, settings.seeds[0])
+        stream = pretraining.pair_stream(settings, macro, macro.train, settings.seeds[0], pre.batch, macro.labels)
         engine = PretrainEngine(system, pre)
         batch = stream(0)
         constants = system.fit_constants([engine.prepare(batch)], jax.random.key(0))

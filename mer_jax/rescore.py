@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mer_jax import stages
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.evaluation import results
@@ -61,9 +61,12 @@ def _spot(store: ClipStore, k: int) -> int:
     return onset + int(change.argmax())
 
 
-def predict_again(system: Any, micro: Micro, store: Any, workdir: Workdir, seed: int, apex: str) -> Predictions:
+def predict_again(
+    settings: Any, system: Any, micro: Micro, store: Any, workdir: Workdir, seed: int, apex: str
+) -> Predictions:
     """Predictions of the finished folds of one seed with another apex; nothing is trained."""
-    moved = dataclasses.replace(store, apex=jnp.asarray(apex_positions(apex, store, seed)))
+    moved = dataclasses.replace(store, apex=apex_positions(apex, store, seed))
+    moved = jax.device_put(stages.with_motion(settings, system, moved, micro.table["clip"].tolist()))
     predict = jax.jit(make_predict(system, system.finetune))
     finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
     rows, names, probabilities = [], [], []
@@ -71,7 +74,7 @@ def predict_again(system: Any, micro: Micro, store: Any, workdir: Workdir, seed:
         clips = np.flatnonzero(fold.test).astype(np.int32)
         padded = np.zeros(max(int(f.test.sum()) for f in micro.folds), np.int32)
         padded[: len(clips)] = clips
-        found = np.asarray(predict(read_arrays(finished.path(fold.name)), moved, padded))[: len(clips)]
+        found = np.asarray(predict(read_arrays(finished.path(fold.name)), moved, padded)["probabilities"])[: len(clips)]
         rows += clips.tolist()
         names += [fold.name] * len(clips)
         probabilities += found.tolist()

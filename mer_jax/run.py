@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from mer_jax import ablation, plan, prepare, rescore, stages, systems
+from mer_jax import ablation, plan, prepare, pretraining, rescore, stages, systems
 from mer_jax.analysis import report
 from mer_jax.errors import Preempted, UserError
-from mer_jax.evaluation import protocols, results, scores
+from mer_jax.evaluation import measures, protocols, results, scores
 from mer_jax.evaluation.table import format_table
 from mer_jax.settings import Settings
 from mer_jax.training import mesh
@@ -65,7 +66,7 @@ def run(
             monitor.say(line)
         if macro is not None and settings.stages in ("all", "pretrain"):
             for seed in settings.seeds[:1] if settings.pre.share else settings.seeds:
-                stages.run_pretraining(settings, system, macro, place, seed, monitor, preemption)
+                pretraining.run_pretraining(settings, system, macro, place, seed, monitor, preemption)
         if settings.stages == "pretrain":
             monitor.say(f"pre-training is in {workdir / 'checkpoints'}")
             return {}
@@ -75,10 +76,10 @@ def run(
         for seed in settings.seeds:
             previous = stages.initial_weights(settings, system, micro, store, place, seed, monitor)
             parts.append(stages.run_folds(settings, system, micro, store, previous, place, seed, monitor, preemption))
-        metrics = _score(settings, system, micro, macro, parts, place)
+        metrics = _score(settings, system, micro, macro, [p.clips for p in parts], place, measured=parts)
         apex = settings.eval.apex
         if apex != rescore.ANNOTATED:
-            again = [rescore.predict_again(system, micro, store, place, s, apex) for s in settings.seeds]
+            again = [rescore.predict_again(settings, system, micro, store, place, s, apex) for s in settings.seeds]
             metrics = _score(settings, system, micro, macro, again, place, apex)
             print(format_table(metrics) if mesh.is_writer() else "", end="", flush=True)
             return metrics
@@ -145,6 +146,7 @@ def _score(
     parts: list[Any],
     place: Workdir,
     apex: str = rescore.ANNOTATED,
+    measured: Sequence[measures.Measures] = (),
 ) -> dict[str, Any]:
     """Writes splits, predictions and metrics; every clip is scored once a seed.
 
@@ -158,6 +160,8 @@ def _score(
     shared = settings.init_from or (settings.pre.share and macro is not None)
     if shared and len(settings.seeds) > 1:
         notes.append("seeds share a pre-training: their spread does not contain that of pre-training")
+    if settings.init_from and stages.imported(settings.init_from):
+        notes.append(f"init_from: {stages.UNKNOWN_PERSONS}")
     if macro is not None and macro.excluded:
         notes.append(f"{macro.excluded} macro clips of tested persons were left out of pre-training")
     suffix, oracle_inputs = "", system.oracle_inputs
@@ -176,8 +180,12 @@ def _score(
         count_differences=micro.labelled.differences,
         notes=notes,
     )
+    if measured and measured[0].values:
+        metrics["measures"] = measures.summarise(measured)
     if mesh.is_writer():
         protocols.write_splits(place.root / "splits.csv", settings.data.protocol, micro.folds, micro.table)
+        if "measures" in metrics:
+            measures.write_measures(place.root / "measures.csv", measured)
         results.write_predictions(place.root / f"predictions{suffix}.csv", predictions)
         results.write_metrics(place.root / f"metrics{suffix}.json", metrics)
     return metrics

@@ -1,9 +1,9 @@
-"""The two stages of a run: pre-training on a stream of pairs, and recognition over all folds of a protocol."""
+"""Stage two of a run: recognition over all folds of a protocol, and the arrays behind the report's pictures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,187 +12,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mer_jax.analysis import panels
+from mer_jax.analysis import pictures
+from mer_jax.analysis.pictures.base import Tested, choose_clips, write
 from mer_jax.data import align, motion, sampling
 from mer_jax.data.motion_cache import MotionCache
-from mer_jax.data.pairs import PairSettings
 from mer_jax.data.source import default_data_dir
 from mer_jax.data.store import build_store
-from mer_jax.data.stream import PairStream
 from mer_jax.errors import UserError
 from mer_jax.evaluation import au_metrics, metrics, protocols, results
-from mer_jax.evaluation.results import Predictions
-from mer_jax.files import write_json
+from mer_jax.evaluation.measures import Measures
 from mer_jax.prepare import Macro, Micro
-from mer_jax.systems import ma2mi_health
-from mer_jax.systems.miacnet import STRIDE
+from mer_jax.pretraining import epoch_steps, finished_pretraining, load_variables, pretrain_settings, shown_batch
 from mer_jax.training import mesh
 from mer_jax.training.checkpoint import Finished, Rolling, read_arrays, read_meta
 from mer_jax.training.folds import FoldEngine, FoldSettings
 from mer_jax.training.monitor import Monitor
-from mer_jax.training.pretrain import PretrainEngine, PretrainSettings, pretrain
+from mer_jax.training.pretrain import PretrainEngine
 from mer_jax.training.state import Variables, carry_over
-from mer_jax.training.step import initial_variables
+from mer_jax.training.step import initial_variables, view_of
 from mer_jax.training.waves import Score, train_folds
 from mer_jax.workdir import Workdir
 
-CONSTANT_PAIRS = 2048  # pairs that latents are standardised on
-HEALTH_PAIRS = 128  # held-out pairs of a look
-BASELINE_PAIRS = 1024  # training pairs that the linear baselines are fitted to
-HEALTH = "health.json"  # beside the states of a pre-training: its scores on held-out people
-
-
-def epoch_steps(clips: int, batch: int) -> int:
-    """Steps of an epoch: ceil(clips / batch)."""
-    return max(1, -(-clips // batch))
-
-
-# -- pre-training ------------------------------------------------------------------------------------------------------
-
-
-def pretrain_settings(settings: Any, macro: Macro, seed: int) -> PretrainSettings:
-    """Length and rhythm of the pre-training stage."""
-    per_epoch = epoch_steps(len(macro.train), settings.pre.batch)
-    engine = settings.engine
-    return PretrainSettings(
-        steps=settings.pre.epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        batch=settings.pre.batch,
-        chunk_steps=engine.chunk_steps,
-        save_every=engine.save_every,
-        seed=seed,
-    )
-
-
-def run_pretraining(
-    settings: Any,
-    system: Any,
-    macro: Macro,
-    workdir: Workdir,
-    seed: int,
-    monitor: Monitor,
-    preemption: mesh.Preemption,
-) -> None:
-    """Pre-trains one seed into `checkpoints/pretrain/<step>`, unless that is finished."""
-    directory = workdir.checkpoints(seed, "pretrain")
-    scored = settings.pre.objective == "reconstruct" and len(macro.held_out) > 0
-    finished = finished_pretraining(directory)
-    if finished is not None and ((directory / HEALTH).exists() or not scored):
-        monitor.say(f"pre-training of seed {seed} is finished already and kept")
-        return
-    length = pretrain_settings(settings, macro, seed)
-    stream = pair_stream(settings, macro, macro.train, seed, length.batch, macro.labels)
-    for name in stream.skipped:
-        monitor.say(f"pre-training leaves out {name}: no pair {settings.pre.pairs.dt_ms} ms apart")
-    engine = PretrainEngine(system, length)
-
-    def constants() -> Any:
-        whole = pair_stream(settings, macro, macro.train, seed, length.batch, macro.labels, alone=True)
-        batches = (engine.prepare(whole(step)) for step in range(-(-CONSTANT_PAIRS // length.batch)))
-        return system.fit_constants(batches, jax.random.key(seed))
-
-    monitor.say(
-        f"pre-training: {length.steps} steps of {length.batch} pairs from {len(macro.train)} clips of "
-        f"{len(macro.persons)} persons; {macro.excluded} clips of tested persons left out"
-    )
-    health = _health(settings, system, macro, engine) if scored else None
-    if finished is not None:  # stopped between the last save and the scores
-        variables = load_variables(finished)
-    else:
-        facts = {"seed": seed, "persons": macro.persons, "dataset": settings.data.macro, "excluded": macro.excluded}
-        facts |= {"objective": settings.pre.objective, "normalise": settings.data.normalise}
-        rolling = Rolling(directory)
-        try:
-            variables = pretrain(engine, stream, constants, rolling, monitor, preemption, facts, health)
-        finally:
-            rolling.close()
-    if health is not None:
-        found = health(variables) | linear_baselines(settings, system, macro, engine, variables, seed)
-        if mesh.is_writer():
-            write_json(directory / HEALTH, {**found, "pairs": dict(stream.counters)})
-        mesh.barrier("health")
-        monitor.say("held-out people: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
-
-
-def finished_pretraining(directory: Path) -> Path | None:
-    """The checkpoint of a pre-training that came to its end, or None."""
-    if not directory.is_dir():
-        return None
-    steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
-    if steps and read_meta(directory / str(steps[0]))["finished"]:
-        return directory / str(steps[0])
-    return None
-
-
-def load_variables(checkpoint: Path) -> Variables:
-    """Variables of a training state on disk: the moving average of the parameters where there is one."""
-    state = read_arrays(checkpoint)
-    return {"params": state.get("ema") or state["params"], **state.get("collections", {})}
-
-
-def pair_stream(
-    settings: Any, macro: Macro, rows: np.ndarray, seed: int, batch: int, labels: Any = None, alone: bool = False
-) -> PairStream:
-    """Pairs of the given rows; this process's slice of each batch, or with `alone` the whole batch on every process."""
-    how = align.Alignment(settings.data.macro_align, settings.data.align_margin)
-    pairs = PairSettings(task=settings.pre.task, fit=settings.data.fit, align=how, **settings.pre.pairs)
-    place = (0, 1) if alone else (jax.process_index(), jax.process_count())
-    return PairStream(macro.source, rows, pairs, seed, batch, *place, size=settings.data.size, labels=labels)
-
-
-def _held_out_batches(settings: Any, macro: Macro, engine: PretrainEngine) -> list[Any]:
-    """The same held-out pairs at every look, not augmented."""
-    batch = 64
-    stream = pair_stream(settings, macro, macro.held_out, 0, batch, alone=True)
-    return [engine.prepare(stream(step)) for step in range(HEALTH_PAIRS // batch)]
-
-
-def _shown_batch(settings: Any, macro: Macro, engine: PretrainEngine) -> Any:
-    """Pairs for the report: of held-out people, or of the training people where nobody was held out."""
-    rows = macro.held_out if len(macro.held_out) else macro.train
-    return engine.prepare(pair_stream(settings, macro, rows, 0, 64, alone=True)(0))
-
-
-def _health(
-    settings: Any, system: Any, macro: Macro, engine: PretrainEngine
-) -> Callable[[Variables], dict[str, float]]:
-    batches = mesh.put(_held_out_batches(settings, macro, engine), mesh.replicated(engine.mesh))
-    errors = jax.jit(system.health_errors)
-
-    def health(variables: Variables) -> dict[str, float]:
-        found = [mesh.fetch(errors(variables, batch)) for batch in batches]
-        weights = [mesh.fetch(batch["weight"]) for batch in batches]
-        sums = {name: sum(float((f[name] * w).sum()) for f, w in zip(found, weights, strict=True)) for name in found[0]}
-        return ma2mi_health.scores(sums)
-
-    return health
-
-
-def linear_baselines(
-    settings: Any, system: Any, macro: Macro, engine: PretrainEngine, variables: Variables, seed: int
-) -> dict[str, float]:
-    """R of linear predictions (PCA of the difference image) on the held-out pairs of `health`.
-
-    R_linear has the rank of the bottleneck. R_linear_code has as many numbers as the bottleneck passes at all places
-    together, which is the harder bar: the latents are nearly linear in the difference image.
-    """
-    stream = pair_stream(settings, macro, macro.train, seed, settings.pre.batch, alone=True)
-    batches = [engine.prepare(stream(s)) for s in range(-(-BASELINE_PAIRS // settings.pre.batch))]
-
-    def pairs(batches: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-        kept = [np.asarray(b["weight"]) > 0 for b in batches]
-        found = [system.difference_and_change(variables, b) for b in batches]
-        seen = np.concatenate([np.asarray(f[0])[k] for f, k in zip(found, kept, strict=True)])
-        return seen, np.concatenate([np.asarray(f[1])[k] for f, k in zip(found, kept, strict=True)])
-
-    variables = mesh.fetch(variables)
-    training, held_out = pairs(batches), pairs(_held_out_batches(settings, macro, engine))
-    rank, places = settings.pre.bottleneck, (settings.data.size // STRIDE) ** 2
-    ranks = {"R_linear": rank, "R_linear_code": rank * places}
-    return {name: ma2mi_health.LinearBaseline(*training, rank=r).score(*held_out) for name, r in ranks.items()}
-
-
-# -- recognition -------------------------------------------------------------------------------------------------------
+UNKNOWN_PERSONS = (
+    "imported weights; the persons that they were trained on are unknown: scores are comparable only if nobody who is "
+    "tested here was among them"
+)
 
 
 def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
@@ -223,14 +67,17 @@ def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
     store, table = build_store(
         micro.source, micro.rows, system.needs, labels, fit=data.fit, align=how, extent=data.extent
     )
-    if system.needs.motion:
-        root = Path(data.dir).expanduser() if data.dir else default_data_dir()
-        specs = motion.named(system.needs.motion)
-        targets = jax.device_put(
-            motion.store_targets(store, specs, MotionCache(root / "motion"), table["clip"].tolist())
-        )
-        store = dataclasses.replace(store, motion=targets)
-    return store
+    return with_motion(settings, system, store, table["clip"].tolist())
+
+
+def with_motion(settings: Any, system: Any, store: Any, clips: list[str]) -> Any:
+    """The store with the motion targets that the system reads, computed or from the cache on disk."""
+    if not system.needs.motion:
+        return store
+    data = settings.data
+    root = Path(data.dir).expanduser() if data.dir else default_data_dir()
+    specs = motion.named(system.needs.motion)
+    return dataclasses.replace(store, motion=motion.store_targets(store, specs, MotionCache(root / "motion"), clips))
 
 
 def run_folds(
@@ -243,7 +90,7 @@ def run_folds(
     seed: int,
     monitor: Monitor,
     preemption: mesh.Preemption,
-) -> Predictions:
+) -> Measures:
     """Trains and scores all folds of one seed into `checkpoints/finetune`, unless they are finished."""
     finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
     try:
@@ -262,7 +109,7 @@ def run_folds(
                 train_folds(engine, micro.table["clip"], rolling, finished, monitor, preemption, score)
             finally:
                 rolling.close()
-        return _predictions(micro, finished, seed)
+        return _tested(micro, finished, seed)
     finally:
         finished.close()
 
@@ -282,15 +129,18 @@ def _selection_score(micro: Micro) -> Score:
     return emotion if micro.labelled.task == "emotion" else action_units
 
 
-def _predictions(micro: Micro, finished: Finished, seed: int) -> Predictions:
-    """Test probabilities of all folds, from the folds' own checkpoints."""
+def _tested(micro: Micro, finished: Finished, seed: int) -> Measures:
+    """Test probabilities and measures of all folds, from the folds' own checkpoints."""
     rows = {str(name): i for i, name in enumerate(micro.table["clip"])}
     found: list[tuple[int, str, list[float]]] = []
+    values: dict[str, dict[str, float | None]] = {}
     for fold in micro.folds:
-        clips = read_meta(finished.path(fold.name))["clips"]
-        found += [(rows[clip], fold.name, probability) for clip, probability in clips.items()]
+        meta = read_meta(finished.path(fold.name))
+        found += [(rows[clip], fold.name, probability) for clip, probability in meta["clips"].items()]
+        for name, clips in meta.get("measures", {}).items():
+            values.setdefault(name, {}).update(clips)
     positions, names, probabilities = zip(*found, strict=True)
-    return results.predictions_of(
+    predictions = results.predictions_of(
         micro.table,
         micro.labels,
         micro.labelled.classes,
@@ -299,6 +149,7 @@ def _predictions(micro: Micro, finished: Finished, seed: int) -> Predictions:
         probability=np.array(probabilities),
         rows=np.array(positions),
     )
+    return Measures.of(predictions, values)
 
 
 def initial_weights(
@@ -315,11 +166,7 @@ def initial_weights(
             raise UserError(
                 "init_from is set, but pre.objective is 'none', which takes nothing over; unset one of them"
             )
-        root = Path(settings.init_from).expanduser()
-        places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain", root]
-        places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
-        directory = next((p for p in places if p.is_dir()), root)
-        where = f"init_from {settings.init_from}"
+        directory, where = _initial_directory(settings.init_from, seed), f"init_from {settings.init_from}"
     elif system.pretrain is None:
         return None
     else:
@@ -332,14 +179,22 @@ def initial_weights(
             f"{where}: no finished pre-training in {directory}; run with stages=all or stages=pretrain first"
         )
     facts = read_meta(checkpoint)
-    protocols.check_pretraining_persons(facts["persons"], micro.folds, micro.table, where)
+    if facts["persons"] is None:
+        monitor.say(f"{where}: {UNKNOWN_PERSONS}")
+    else:
+        protocols.check_pretraining_persons(facts["persons"], micro.folds, micro.table, where)
     for field, now in (("objective", settings.pre.objective), ("normalise", settings.data.normalise)):
         if facts.get(field, now) != now:
             raise UserError(f"{where}: was pre-trained with {field} {facts[field]!r}; the config says {now!r}")
     previous = load_variables(checkpoint)
-    example = system.view(store, jnp.int32(0), jax.random.key(0), True)
-    batch = jax.tree.map(lambda x: x[None], example)
-    fresh = jax.eval_shape(lambda: initial_variables(stage, batch, jax.random.key(0)))
+    buckets = system.buckets(store)
+    view = view_of(system, buckets.lengths[0] if buckets else 0)
+
+    def initialise(store: Any) -> Variables:
+        example = view(store, jnp.int32(0), jax.random.key(0), True)
+        return initial_variables(stage, jax.tree.map(lambda x: x[None], example), jax.random.key(0))
+
+    fresh = jax.eval_shape(initialise, store)
     try:
         _, report = carry_over(fresh, previous, stage.carry)
     except ValueError as error:
@@ -348,24 +203,58 @@ def initial_weights(
     return previous
 
 
+def _initial_directory(init_from: str, seed: int) -> Path:
+    """Where the pre-training of another run, or an imported checkpoint, lies."""
+    root = Path(init_from).expanduser()
+    places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain", root]
+    places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
+    return next((p for p in places if p.is_dir()), root)
+
+
+def imported(init_from: str) -> bool:
+    """Whether these weights were imported, so that the persons behind them are unknown."""
+    checkpoint = finished_pretraining(_initial_directory(init_from, 0))
+    return checkpoint is not None and read_meta(checkpoint)["persons"] is None
+
+
 def write_panels(settings: Any, system: Any, micro: Micro, macro: Macro | None, store: Any, workdir: Workdir) -> None:
     """The arrays behind the report's pictures, from the checkpoints of the first seed."""
+    drawn_by = pictures.of(settings.system)
+    if drawn_by is None:
+        return
     seed = settings.seeds[0]
-    arrays: dict[str, np.ndarray] = {}
+    pretraining = None
     checkpoint = finished_pretraining(workdir.checkpoints(seed, "pretrain"))
-    if macro is not None and checkpoint is not None and settings.pre.objective == "reconstruct":
+    if macro is not None and checkpoint is not None:
         engine = PretrainEngine(system, pretrain_settings(settings, macro, seed))
-        batch = _shown_batch(settings, macro, engine)
-        arrays |= panels.reconstruction(settings, load_variables(checkpoint), batch)
-    if settings.task == "emotion":
-        finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
-        tested = ((read_arrays(finished.path(fold.name)), np.flatnonzero(fold.test)) for fold in micro.folds)
-        shown = panels.choose_clips(micro.labels)
-        arrays |= panels.heat_maps(
-            system, store, micro.table, micro.labelled.classes, tested, shown, partial(_apex_landmarks, settings, micro)
-        )
-        finished.close()
-    panels.write(workdir.root, arrays)
+        pretraining = load_variables(checkpoint), shown_batch(settings, macro, engine)
+    tested = Tested(
+        settings,
+        system,
+        jax.device_put(store),
+        micro.table,
+        micro.labelled.classes,
+        _TestedFolds(micro, workdir.checkpoints(seed, "finetune", "folds")),
+        choose_clips(micro.labels if settings.task == "emotion" else np.zeros(len(micro.rows), int)),
+        partial(_apex_landmarks, settings, micro),
+        pretraining,
+    )
+    write(workdir.root, drawn_by.arrays(tested))
+
+
+class _TestedFolds:
+    """The folds of a seed, one at a time: (variables, rows tested)."""
+
+    def __init__(self, micro: Micro, directory: Path) -> None:
+        self._micro, self._directory = micro, directory
+
+    def __iter__(self) -> Iterator[tuple[Variables, np.ndarray]]:
+        finished = Finished(self._directory)
+        try:
+            for fold in self._micro.folds:
+                yield read_arrays(finished.path(fold.name)), np.flatnonzero(fold.test)
+        finally:
+            finished.close()
 
 
 def _apex_landmarks(settings: Any, micro: Micro, clip: int) -> np.ndarray:

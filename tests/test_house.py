@@ -16,6 +16,8 @@ TOP_ONLY = {
     "run",
     "prepare",
     "stages",
+    "pretraining",
+    "convert",
     "plan",
     "ablation",
     "workdir",

@@ -11,24 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mer_jax.analysis import pictures
+from mer_jax.analysis.pictures.base import PANELS
 from mer_jax.errors import UserError
 from mer_jax.evaluation.results import Predictions, read_metrics, read_predictions
 
-PANELS = "analysis/panels.npz"
-# name -> number of dimensions; what `PANELS` may hold, all optional, arrays of one group of the same length
-PANEL_DIMENSIONS = {
-    "recon_first": 4,  # [n, H, W, C] in 0..1, the input frame
-    "recon_second": 4,  # the near-future frame
-    "recon_predicted": 4,  # its reconstruction
-    "recon_delta": 3,  # [n, h, w], |predicted change of the latent|
-    "heat_onset": 4,  # [m, H, W, C] in 0..1
-    "heat_apex": 4,
-    "heat_gradcam": 3,  # [m, H, W] in 0..1
-    "heat_attention": 3,  # [m, h, w] in 0..1
-    "heat_title": 1,  # [m] text: label and action units
-    "region_share": 1,  # [n] share of the Grad-CAM mass in the region of the clip's action units
-    "region_area": 1,  # [n] share of the frame that the region covers
-}
 _ABSOLUTE = re.compile(r"""(?<![^\s'"=,(\[])(?:~|[A-Za-z]:)?[\\/][^\s'",;)\]]+""")  # not after a word: a/b is no path
 
 
@@ -120,7 +107,7 @@ def open_run(workdir: Path | str) -> Run:
         predictions=predictions,
         looks=_looks(workdir / "log.jsonl"),
         health=_health(workdir / "checkpoints", config.get("seeds") or [0]),
-        panels=_panels(workdir / PANELS),
+        panels=_panels(workdir / PANELS, str(config.get("system"))),
     )
 
 
@@ -171,18 +158,19 @@ def _health(checkpoints: Path, seeds: Sequence[int]) -> dict[int, Any]:
     return {seed: _json(path) for seed, path in files.items() if path.exists()}
 
 
-def _panels(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
+def _panels(path: Path, system: str) -> dict[str, np.ndarray]:
+    drawn_by = pictures.of(system)
+    if not path.exists() or drawn_by is None:
         return {}
     with np.load(path, allow_pickle=False) as file:
         panels = {name: file[name] for name in file.files}
     for name, array in panels.items():
-        expected = PANEL_DIMENSIONS.get(name)
+        expected = drawn_by.DIMENSIONS.get(name)
         if expected is None:
-            raise UserError(f"{path}: found an array {name!r}; expected {', '.join(PANEL_DIMENSIONS)}")
+            raise UserError(f"{path}: found an array {name!r}; expected {', '.join(drawn_by.DIMENSIONS)}")
         if array.ndim != expected:
             raise UserError(f"{path}: {name} has the shape {array.shape}; expected {expected} dimensions")
-    for group in ("recon", "heat", "region"):
+    for group in getattr(drawn_by, "GROUPS", ()):
         lengths = {name: len(array) for name, array in panels.items() if name.startswith(group)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"{path}: arrays of different length: {lengths}; expected one length for all {group}_*")

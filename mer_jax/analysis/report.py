@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mer_jax.analysis import figures
+from mer_jax.analysis import figures, pictures
 from mer_jax.analysis.open_run import Curve, Run, open_run
 from mer_jax.data.pairs import COUNTERS
 from mer_jax.evaluation.scores import ORACLE_BRAND, person_scores
@@ -195,6 +195,8 @@ def _scores(page: _Page, metrics: Mapping[str, Any], run: Run) -> None:
     columns = [c for c in next(iter(details.values()), {}) if not c.startswith("all_")]
     body = [[name, *(_number(row[c]) for c in columns)] for name, row in details.items()]
     page.add(f'<div class="two">{picture}<div>{_table(["", *(TITLES.get(c, c) for c in columns)], body)}</div></div>')
+    if metrics.get("measures"):
+        _measures(page, metrics["measures"], several)
     if run.predictions is not None:
         people = person_scores(run.predictions)
         page.heading("Persons")
@@ -277,36 +279,31 @@ def _equals_loss(quantities: Mapping[str, list[Curve]], name: str) -> bool:
 
 
 def _pictures(page: _Page, run: Run) -> None:
-    panels = run.panels
-    if "recon_first" in panels:
-        page.heading("Reconstructed future frames")
-        picture = figures.reconstruction(
-            panels["recon_first"], panels["recon_second"], panels["recon_predicted"], panels.get("recon_delta")
-        )
-        caption = (
-            f"Input, near-future target, and the input plus the decoded change that was predicted; differences "
-            f"amplified ×{figures.AMPLIFY} (red brighter, blue darker); |ẑ − z| where the decoder moved the face. "
-            "Pixel R is 1 minus the error of the prediction over the error of copying the input; a latent that leaves "
-            "out detail and noise keeps even a perfect prediction below 1"
-        )
-        page.add(page.figure("reconstruction", picture, caption, wide=True))
-    if "heat_apex" in panels:
-        page.heading("Where the network looks")
-        titles = [str(title) for title in panels["heat_title"]] if "heat_title" in panels else None
-        picture = figures.heat_maps(
-            panels["heat_onset"], panels["heat_apex"], panels["heat_gradcam"], panels.get("heat_attention"), titles
-        )
-        caption = (
-            "Onset, apex, Grad-CAM of the last action map over the apex (bright: speaks for the predicted class), "
-            "and the native attention map of the action branch"
-        )
-        page.add(f'<div class="two">{page.figure("heat_maps", picture, caption)}</div>')
-    if "region_share" in panels:
-        page.add(
-            f"<p>Over the {len(panels['region_share'])} test clips with known action units and landmarks, "
-            f"<strong>{panels['region_share'].mean():.0%}</strong> of the Grad-CAM mass lies in the part of the face "
-            f"that the clip's own action units move; by area alone it would be {panels['region_area'].mean():.0%}.</p>"
-        )
+    drawn_by = pictures.of(str(run.config.get("system")))
+    for picture in drawn_by.pictures(run.panels) if drawn_by and run.panels else ():
+        page.heading(picture.heading)
+        image = page.figure(picture.name, picture.figure, picture.caption, picture.wide)
+        page.add(image if picture.wide else f'<div class="two">{image}</div>')
+        if picture.text:
+            page.add(f"<p>{_text(picture.text)}</p>")
+
+
+def _measures(page: _Page, summary: Mapping[str, Mapping[str, Any]], several: bool) -> None:
+    """What the system is scored by beside the classes."""
+    page.heading("Measures")
+    rows = [
+        [name, str(row["n"]), _plain(row, several) if row["mean"] is not None else "unknown"]
+        for name, row in summary.items()
+    ]
+    page.add(
+        "<p>Means over the test clips in which a measure is known; the interval is over persons.</p>",
+        _table(["", "clips", "mean"], rows),
+    )
+
+
+def _plain(row: Mapping[str, Any], several: bool) -> str:
+    spread = f"<small>± {row['std']:.2g}</small>" if several else ""
+    return f"{row['mean']:.4g}{spread}<small>[{row['low']:.4g}, {row['high']:.4g}]</small>"
 
 
 def _settings(page: _Page, run: Run) -> None:

@@ -34,6 +34,7 @@ class ClipStore:
       onset: int32 [n], position within the clip.
       apex: int32 [n], position within the clip; -1 where unknown.
       offset: int32 [n], position within the clip.
+      true_onset, true_apex, true_offset: int32 [n], the exact positions of synthetic clips; -1 where unknown.
       modality: int32 [n], index into clips.MODALITIES.
       label: int32 [n], class of the label set; -1 where a clip has none.
       action_units: int8 [n, AU_SLOTS], 1 present, 0 absent, -1 unknown.
@@ -48,6 +49,9 @@ class ClipStore:
     onset: jax.Array
     apex: jax.Array
     offset: jax.Array
+    true_onset: jax.Array
+    true_apex: jax.Array
+    true_offset: jax.Array
     modality: jax.Array
     label: jax.Array
     action_units: jax.Array
@@ -105,7 +109,7 @@ def store_bytes(table: ClipTable, needs: StoreNeeds, extent: str = "whole", marg
     part, _ = cut(table, extent, margin)
     frames = int(part["length"].sum(dtype=np.int64))
     a_frame = needs.size * needs.size * needs.channels + (N_LANDMARKS * 2 * 4 if needs.landmarks else 0)
-    return frames * a_frame + len(table) * (8 * 4 + AU_SLOTS)
+    return frames * a_frame + len(table) * (11 * 4 + AU_SLOTS)
 
 
 def build_store(
@@ -119,10 +123,9 @@ def build_store(
     extent: str = "whole",
     margin: int = 0,
     motion: Mapping[str, np.ndarray] | None = None,
-    sharding: jax.sharding.Sharding | None = None,
     threads: int | None = None,
 ) -> tuple[ClipStore, ClipTable]:
-    """Reads clips into a store.
+    """Reads clips into a store of host arrays; whoever trains or predicts places it on devices.
 
     Args:
       source: where the clips are.
@@ -135,7 +138,6 @@ def build_store(
       margin: frames kept on both sides of `onset_offset`.
       motion: motion targets of the wanted clips by name, stored as they are; they can be added later with
         `store.replace(motion=...)`.
-      sharding: where the arrays are placed; None for JAX's default device.
       threads: threads that decode; None for one a core.
 
     Returns:
@@ -184,16 +186,14 @@ def build_store(
         "start": start,
         "length": table["length"],
         "fps": table["fps"],
-        "onset": table["onset"],
-        "apex": table["apex"],
-        "offset": table["offset"],
+        **{name: table[name] for name in _POSITIONS},
         "modality": modality,
         "label": labels,
         "action_units": table["action_units"],
         "landmarks": landmarks,
         "motion": dict(motion or {}),
     }
-    return ClipStore(**jax.device_put(arrays, sharding)), table
+    return ClipStore(**arrays), table
 
 
 def _check_modalities(table: ClipTable, needs: StoreNeeds) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mer_jax.evaluation.measures import format_measures
 from mer_jax.evaluation.scores import ORACLE_BRAND
 
 
@@ -47,6 +48,8 @@ def format_table(result: Mapping[str, Any]) -> str:
             lines += ["", *_details(result[key])]
     if "per_class" in result:
         lines += ["", *_confusion(result["classes"], result["confusion"])]
+    if result.get("measures"):
+        lines += ["", *format_measures(result["measures"])]
     bootstrap = result.get("bootstrap")
     if bootstrap:
         lines += [

@@ -61,7 +61,7 @@ from mer_jax.nn import latent as latents
 from mer_jax.nn.autoencoder import ConvAutoencoder, reconstruction_loss
 from mer_jax.nn.decoder import CONDITIONS, LatentDecoder
 from mer_jax.systems import ma2mi_health, objectives
-from mer_jax.systems.base import Batch, Needs, Objective, Outputs, Stage
+from mer_jax.systems.base import Batch, Defaults, Needs, Objective, Outputs, Stage
 from mer_jax.systems.miacnet import build_encoder, build_recogniser, one_of
 from mer_jax.training.optimizer import OptimizerSettings
 
@@ -136,7 +136,7 @@ def latent_mse(outputs: Outputs, batch: Batch, motion_weight: float = 0.0) -> tu
 
 
 @dataclasses.dataclass(frozen=True)
-class MA2MI:
+class MA2MI(Defaults):
     """The system: pretext on macro-expressions, then recognition. See systems.base.System.
 
     Attributes:
@@ -149,7 +149,6 @@ class MA2MI:
     n_classes: int
     n_macro_classes: int = 0
 
-    n_views = 1
     oracle_inputs = "boundaries+apex"
 
     @property
@@ -198,11 +197,6 @@ class MA2MI:
             frames = augment.center(frames, size)
         return {**example, **dict(zip(names, frames, strict=True))}
 
-    def combine(self, logits: jax.Array) -> jax.Array:
-        """Mean over views of the class probabilities, [V, B, C] -> [B, C] (of each action unit where task is au)."""
-        probability = jax.nn.sigmoid(logits) if self.settings.task == "au" else jax.nn.softmax(logits)
-        return probability.mean(axis=0)
-
     @property
     def finetune(self) -> Stage:
         """Recognition of micro-expressions; the encoder comes from pre-training, the head is fresh."""
@@ -228,6 +222,11 @@ class MA2MI:
             module = build_pretext(self.settings)
             objective = functools.partial(latent_mse, motion_weight=pre.motion_weight)
         return Stage(module, objective, OptimizerSettings(**pre.optimizer))
+
+    @property
+    def scores_pretraining(self) -> bool:  # type: ignore[override]
+        """The pretext is scored; recognition of macro-expressions has its own loss."""
+        return bool(self.settings.pre.objective == "reconstruct")
 
     def fit_constants(self, batches: Iterable[Batch], key: jax.Array) -> dict[str, Any]:
         """Fits what is frozen during pre-training: latent mean and deviation, and the autoencoder's weights.

@@ -7,6 +7,7 @@ import zlib
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def fold_key(seed: int, name: str) -> jax.Array:
@@ -69,3 +70,32 @@ def example_keys(key: jax.Array, step: jax.Array, batch: int) -> jax.Array:
     """One key an example: the randomness of its view. Depends on (fold key, step, place in the batch)."""
     stream = jax.random.fold_in(key, 0x5EED)
     return jax.vmap(lambda i: jax.random.fold_in(stream, step * batch + i))(jnp.arange(batch))
+
+
+def bucket_schedule(counts: np.ndarray, steps: int, steps_per_epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which bucket of clip lengths each step of every fold draws from: a pure function of (seed, step).
+
+    Within an epoch the buckets share the steps in proportion to their clips (systematic sampling with a random start,
+    so that small buckets get their steps over several epochs), in random order. All clips of the protocol count, of
+    tested persons too: all folds keep one schedule, which knows lengths and no label.
+
+    Args:
+      counts: [K], clips of each bucket.
+      steps: training length.
+      steps_per_epoch: steps of an epoch.
+      seed: of the training.
+
+    Returns:
+      int32 [steps], the bucket of each step, and int32 [steps], how many earlier steps drew from the same bucket.
+    """
+    share = np.cumsum(counts) / np.sum(counts)
+    epochs = []
+    for epoch in range(-(-steps // steps_per_epoch)):
+        rng = np.random.default_rng([seed, epoch, 0xB0C])
+        points = (np.arange(steps_per_epoch) + rng.random()) / steps_per_epoch
+        epochs.append(rng.permutation(np.searchsorted(share, points, side="right")))
+    bucket = np.concatenate(epochs)[:steps].astype(np.int32)
+    visit = np.zeros(steps, np.int32)
+    for b in np.unique(bucket):
+        visit[bucket == b] = np.arange((bucket == b).sum())
+    return bucket, visit

@@ -1,25 +1,22 @@
-"""Folds side by side: the compiled pieces (init, chunk of steps, evaluation) over a wave of folds.
+"""Folds side by side: the protocol as arrays, and the engine that trains and scores waves of its folds.
 
-A wave is `devices x folds_per_device` folds; every leaf of its state carries the fold axis, divided over the mesh axis
-`fold` by shard_map (no collectives). A fold differs from its neighbours by its mask over clips and its key only.
+A wave is `devices x folds_per_device` folds. What is compiled for it is in `training.programs`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mer_jax.errors import UserError
-from mer_jax.training import draws, mesh, optimizer
-from mer_jax.training.state import TrainState, Variables, carry_over
-from mer_jax.training.step import initial_variables, make_predict, make_step
+from mer_jax.training import draws, mesh
+from mer_jax.training.programs import Programs
+from mer_jax.training.state import TrainState, Variables
 
 FOLD_MODES = ("auto", "loop", "vmap")
 CHUNK_MODES = ("auto", "scan", "dispatch")
@@ -40,7 +37,8 @@ class FoldSettings:
       evaluate_every: steps between two scorings when the best step is selected, a multiple of chunk_steps.
       fold_mode: how the folds of one device run: loop, vmap, or auto (timed).
       chunk_mode: scan (one program a chunk), dispatch (one a step), or auto: dispatch on CPU, where XLA runs
-        convolutions inside loops many times slower, scan elsewhere.
+        convolutions inside loops many times slower, scan elsewhere. Systems with buckets are dispatched: their
+        steps differ in shape.
       folds_per_device: 0 chooses from the device's memory (CPU: 1).
       seed: of this training.
     """
@@ -103,7 +101,7 @@ class Folds:
 
 
 class FoldEngine:
-    """Compiled functions over waves of folds of one system.
+    """Trains and scores waves of folds of one system.
 
     Args:
       system: a `systems.base.System`.
@@ -123,15 +121,19 @@ class FoldEngine:
         previous: Variables | None = None,
         decided: dict[str, Any] | None = None,
     ) -> None:
-        self.system, self.stage, self.folds = system, system.finetune, folds
+        self.system, self.folds, self._seed = system, folds, settings.seed
         self.mesh = mesh.make_mesh(mesh.FOLD)
+        self.buckets = system.buckets(store)
         self.store = mesh.put(store, mesh.replicated(self.mesh))
         self._previous = mesh.put(previous, mesh.replicated(self.mesh)) if previous is not None else None
-        self._tx = optimizer.build(self.stage.optimizer, settings.steps, settings.steps_per_epoch)
-        self._step = make_step(self.stage, self._tx)
-        self._predict = make_predict(system, self.stage)
-        self._epochs = draws.epochs_touched(settings.batch, int(folds.train.sum(1).min()))
-        self.settings = self._decide(settings, decided or {})
+        self._programs = self._decide(settings, decided or {})
+        self.settings = self._programs.settings
+        self._bucket, self._visit = np.zeros(settings.steps, np.int32), np.arange(settings.steps, dtype=np.int32)
+        if self.buckets:
+            counts = np.bincount(self.buckets.of_clip, minlength=len(self.buckets.lengths))
+            self._bucket, self._visit = draws.bucket_schedule(
+                counts, settings.steps, settings.steps_per_epoch, settings.seed
+            )
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -141,29 +143,34 @@ class FoldEngine:
     @property
     def wave_size(self) -> int:
         """Folds in a wave, padding included."""
-        return self.mesh.size * self.settings.folds_per_device
+        return self._programs.wave_size
 
     def inputs(self, names: tuple[str, ...]) -> tuple[Any, Any]:
         """Masks bool [W, n] and key data uint32 [W, 2] of a wave, on the devices; padded folds have an empty mask."""
+        return self._inputs(names, self.wave_size)
+
+    def _inputs(self, names: tuple[str, ...], size: int) -> tuple[Any, Any]:
         place = {name: i for i, name in enumerate(self.folds.names)}
-        padding = self.wave_size - len(names)
+        padding = size - len(names)
         masks = np.stack([self.folds.train[place[n]] for n in names] + [np.zeros_like(self.folds.train[0])] * padding)
-        keys = [draws.fold_key(self.settings.seed, n) for n in (*names, *[""] * padding)]
+        keys = [draws.fold_key(self._seed, n) for n in (*names, *[""] * padding)]
         data = np.stack([np.asarray(jax.random.key_data(k)) for k in keys])
         return mesh.put((masks, data), mesh.split(self.mesh))
 
-    def init(self, keys: Any) -> TrainState:
+    def init(self, masks: Any, keys: Any) -> TrainState:
         """Fresh states of a wave; with pre-training, `stage.carry` comes from there."""
-        return self._init(keys, self.store, self._previous)
+        return self._programs.init(masks, keys, self.store, self._previous)
 
     def chunk(self, states: TrainState, masks: Any, keys: Any, step: int, steps: int) -> tuple[TrainState, Any]:
         """`steps` training steps from `step`; donates `states`. The metrics are for `read`, when they are needed."""
+        run = self._programs.chunk
         if self.settings.chunk_mode == "scan":
-            states, metrics = self._chunk(states, masks, keys, self.store, np.int32(step), steps)
+            states, metrics = run(states, masks, keys, self.store, np.int32(step), np.int32(step), steps, 0)
             return states, [metrics]
         collected = []
         for s in range(step, step + steps):
-            states, metrics = self._chunk(states, masks, keys, self.store, np.int32(s), 1)
+            bucket = int(self._bucket[s])
+            states, metrics = run(states, masks, keys, self.store, np.int32(s), self._visit[s], 1, bucket)
             collected.append(metrics)
         return states, collected
 
@@ -171,104 +178,33 @@ class FoldEngine:
         """Metrics of a chunk on the host, [W, steps] each; waits for the chunk."""
         return jax.tree.map(lambda *m: np.concatenate(m, axis=1), *mesh.fetch(collected))
 
-    def probabilities(self, variables: Variables, clips: np.ndarray) -> np.ndarray:
-        """Class probabilities [W, M, C] of clips [W, M] (int32; a fold with fewer clips repeats any) per fold."""
-        return np.asarray(mesh.fetch(self._evaluate(variables, mesh.put(clips, mesh.split(self.mesh)), self.store)))
+    def predict(self, variables: Variables, clips: np.ndarray, bucket: int = 0) -> dict[str, Any]:
+        """Scores clips [W, M] (int32, of one bucket; a fold with fewer clips repeats any) by the fold's own network.
 
-    def seconds_a_step(self) -> float:
-        """Measured time of one step of a wave, with throw-away states."""
-        return self._time(self.settings) / _TIMED_STEPS
+        Returns:
+          {"probabilities": [W, M, C], "measures": {name: [W, M]}} on the host.
+        """
+        placed = mesh.put(clips, mesh.split(self.mesh))
+        found: dict[str, Any] = mesh.fetch(self._programs.evaluate(variables, placed, self.store, bucket))
+        return found
 
     def step_bytes(self) -> int:
         """Memory of one step of a wave on one device, from its compiled program: states, store and temporaries."""
-        masks, keys = self.inputs(self.folds.names[: self.wave_size])
-        states = jax.eval_shape(self._init, keys, self.store, self._previous)
-        memory = self._chunk.lower(states, masks, keys, self.store, np.int32(0), 1).compile().memory_analysis()
+        memory, _ = self._memory(self._programs)
         return int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
 
     def pick(self, variables: Variables, place: int) -> Variables:
         """The variables of one fold of a wave, whole on every device."""
-        return self._pick(variables, np.int32(place))
-
-    # -- compiled functions ------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _init(self) -> Any:
-        def local(keys: Any, store: Any, previous: Any) -> TrainState:
-            return jax.vmap(lambda k: self._init_one(k, store, previous))(keys)
-
-        return jax.jit(mesh.per_device(local, self.mesh, (True, False, False)))
-
-    def _init_one(self, key_data: jax.Array, store: Any, previous: Variables | None) -> TrainState:
-        key = _wrap(key_data)
-        example = self.system.view(store, jnp.int32(0), key, True)
-        batch = jax.tree.map(lambda x: x[None], example)
-        variables = initial_variables(self.stage, batch, jax.random.fold_in(key, 1))
-        if previous is not None:
-            variables, _ = carry_over(variables, previous, self.stage.carry)
-        return TrainState.create(variables, self._tx, self.stage.optimizer.ema)
-
-    @functools.cached_property
-    def _chunk(self) -> Any:
-        def local(states: TrainState, masks: Any, keys: Any, store: Any, step: Any, steps: int) -> Any:
-            def body(states: TrainState, step: Any) -> Any:
-                return self._over_folds(lambda s, m, k: self._fold_step(s, m, k, store, step), states, masks, keys)
-
-            if steps == 1:
-                states, metrics = body(states, step)
-                return states, jax.tree.map(lambda m: m[:, None], metrics)
-            states, metrics = jax.lax.scan(body, states, step + jnp.arange(steps))
-            return states, jax.tree.map(lambda m: jnp.moveaxis(m, 0, 1), metrics)
-
-        def chunk(states: TrainState, masks: Any, keys: Any, store: Any, step: Any, steps: int) -> Any:
-            run = functools.partial(local, steps=steps)
-            return mesh.per_device(run, self.mesh, (True, True, True, False, False))(states, masks, keys, store, step)
-
-        return jax.jit(chunk, static_argnums=5, donate_argnums=0)
-
-    def _fold_step(self, state: TrainState, mask: Any, key_data: Any, store: Any, step: Any) -> Any:
-        key = _wrap(key_data)
-        batch = self.settings.batch
-        if self.settings.sampler == "balanced":
-            clips = draws.balanced_batch(mask, store.label, key, step, batch)
-        else:
-            clips = draws.permutation_batch(mask, key, step, batch, self._epochs)
-        keys = draws.example_keys(key, step, batch)
-        examples = jax.vmap(lambda i, k: self.system.view(store, i, k, True))(clips, keys)
-        own = jnp.where(mask.any(), 1.0, 0.0)  # a padded fold has no clips and stays as it is
-        weight = examples.get("weight", jnp.ones(batch)) * own
-        return self._step(state, {**examples, "weight": weight}, jax.random.fold_in(keys[0], 1))
-
-    def _over_folds(self, one: Any, *arguments: Any) -> Any:
-        if self.settings.fold_mode == "vmap":
-            return jax.vmap(one)(*arguments)
-        if jax.default_backend() != "cpu":
-            return jax.lax.map(lambda a: one(*a), arguments)
-        # On CPU a loop inside the program would slow every convolution down: unrolled instead.
-        local = jax.tree.leaves(arguments)[0].shape[0]
-        results = [one(*jax.tree.map(lambda x, i=i: x[i], arguments)) for i in range(local)]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-
-    @functools.cached_property
-    def _evaluate(self) -> Any:
-        def local(variables: Variables, clips: Any, store: Any) -> jax.Array:
-            return self._over_folds(lambda v, c: self._predict(v, store, c), variables, clips)
-
-        return jax.jit(mesh.per_device(local, self.mesh, (True, True, False)))
-
-    @functools.cached_property
-    def _pick(self) -> Any:
-        def pick(variables: Variables, place: Any) -> Variables:
-            return jax.tree.map(lambda x: x[place], variables)
-
-        return jax.jit(pick, out_shardings=mesh.replicated(self.mesh))
+        return self._programs.pick(variables, np.int32(place))
 
     # -- decisions ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, settings: FoldSettings, decided: dict[str, Any]) -> FoldSettings:
+    def _decide(self, settings: FoldSettings, decided: dict[str, Any]) -> Programs:
         cpu = jax.default_backend() == "cpu"
         if settings.chunk_mode == "auto":
-            settings = dataclasses.replace(settings, chunk_mode="dispatch" if cpu else "scan")
+            settings = dataclasses.replace(settings, chunk_mode="dispatch" if cpu or self.buckets else "scan")
+        if self.buckets and settings.chunk_mode == "scan":
+            raise UserError("engine.chunk_mode is 'scan'; this system batches clips by length: use dispatch or auto")
         if settings.folds_per_device == 0:
             count = decided.get("folds_per_device") or (1 if cpu else int(mesh.agree(self._fitting_folds(settings))))
             settings = dataclasses.replace(settings, folds_per_device=count)
@@ -279,43 +215,57 @@ class FoldEngine:
                 mode = "loop"
             else:
                 modes = [(m, dataclasses.replace(settings, fold_mode=m)) for m in ("loop", "vmap")]
-                seconds = {m: mesh.agree(self._time(changed)) for m, changed in modes}
+                seconds = {m: mesh.agree(self._time(self._compile(changed))) for m, changed in modes}
                 mode = min(seconds, key=lambda m: seconds[m])
             settings = dataclasses.replace(settings, fold_mode=mode)
-        return settings
+        return self._compile(settings)
 
-    def _probe(self, settings: FoldSettings) -> tuple[FoldEngine, tuple[str, ...]]:
-        other = object.__new__(FoldEngine)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if not isinstance(v, functools.cached_property)})
-        for name in ("_init", "_chunk", "_evaluate", "_pick"):
-            other.__dict__.pop(name, None)
-        other.settings = settings
-        return other, self.folds.names[: other.wave_size]
+    def _compile(self, settings: FoldSettings) -> Programs:
+        sets = self.folds.train.sum(1)
+        if self.buckets:
+            sizes = np.stack([self.folds.train[:, self.buckets.of_clip == b].sum(1) for b in self._used_buckets()])
+            sets = sizes[sizes > 0]
+        return Programs(self.system, settings, self.mesh, self.buckets, int(sets.min()))
+
+    def _used_buckets(self) -> list[int]:
+        return sorted(set(self.buckets.of_clip.tolist())) if self.buckets else [0]
+
+    def _memory(self, programs: Programs) -> tuple[Any, Any]:
+        """Compiled memory of the largest step of a wave, and the shapes of the wave's states."""
+        masks, keys = self._inputs(self.folds.names[: programs.wave_size], programs.wave_size)
+        states = jax.eval_shape(programs.init, masks, keys, self.store, self._previous)
+        step = np.int32(0)
+        lowered = programs.chunk.lower(states, masks, keys, self.store, step, step, 1, self._used_buckets()[-1])
+        return lowered.compile().memory_analysis(), states
 
     def _fitting_folds(self, settings: FoldSettings) -> int:
         """Folds per device that fit into 80 % of its memory, from the compiled step of one fold."""
-        probe, names = self._probe(dataclasses.replace(settings, folds_per_device=1, fold_mode="loop"))
-        masks, keys = probe.inputs(names)
-        states = jax.eval_shape(probe._init, keys, self.store, self._previous)
-        memory = probe._chunk.lower(states, masks, keys, self.store, np.int32(0), 1).compile().memory_analysis()
+        memory, states = self._memory(
+            self._compile(dataclasses.replace(settings, folds_per_device=1, fold_mode="loop"))
+        )
         stats = jax.local_devices()[0].memory_stats() or {}
         own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // self.mesh.size
         free = 0.8 * (stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0))
         fitting = int(free // (2 * own + memory.temp_size_in_bytes)) if free > 0 else 1
         return max(1, min(fitting, -(-len(self.folds.names) // self.mesh.size)))
 
-    def _time(self, settings: FoldSettings) -> float:
-        """Seconds of _TIMED_STEPS steps of a throw-away wave, compilation not counted."""
-        steps = _TIMED_STEPS
-        probe, names = self._probe(settings)
-        masks, keys = probe.inputs(names)
-        states, _ = probe.chunk(probe.init(keys), masks, keys, 0, steps)
-        jax.block_until_ready(states)
+    def seconds_a_step(self) -> float:
+        """Measured time of one step of a wave, with throw-away states."""
+        return self._time(self._programs) / _TIMED_STEPS
+
+    def _time(self, programs: Programs) -> float:
+        """Seconds of _TIMED_STEPS steps of a throw-away wave in the longest bucket, compilation not counted."""
+        masks, keys = self._inputs(self.folds.names[: programs.wave_size], programs.wave_size)
+        bucket, scan = self._used_buckets()[-1], programs.settings.chunk_mode == "scan"
+
+        def run(states: TrainState, first: int) -> TrainState:
+            for s in range(first, first + _TIMED_STEPS, _TIMED_STEPS if scan else 1):
+                at, count = np.int32(s), _TIMED_STEPS if scan else 1
+                states, _ = programs.chunk(states, masks, keys, self.store, at, at, count, bucket)
+            jax.block_until_ready(states)
+            return states
+
+        states = run(programs.init(masks, keys, self.store, self._previous), 0)
         start = time.perf_counter()
-        states, _ = probe.chunk(states, masks, keys, steps, steps)
-        jax.block_until_ready(states)
+        run(states, _TIMED_STEPS)
         return time.perf_counter() - start
-
-
-def _wrap(key_data: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(key_data, impl="threefry2x32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,16 +62,37 @@ def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
     return step
 
 
-def make_predict(system: Any, stage: Any) -> Callable[[Variables, Any, jax.Array], jax.Array]:
-    """The evaluation of a recognition stage: `(variables, store, clips [M]) -> probabilities [M, C]`."""
+def view_of(system: Any, length: int = 0) -> Callable[..., Any]:
+    """The view of a system; `length` frames of each clip where the system has buckets."""
+    return functools.partial(system.view, length=length) if length else system.view
 
-    def predict(variables: Variables, store: Any, clips: jax.Array) -> jax.Array:
+
+def make_predict(system: Any, stage: Any) -> Callable[..., dict[str, Any]]:
+    """The evaluation of a recognition stage.
+
+    Returns:
+      `(variables, store, clips [M], length) -> {"probabilities": [M, C], "measures": {name: [M]}}`; a measure is the
+      mean over the views in which it is known, NaN where there is none. `length` as in `view_of`, static.
+    """
+
+    def predict(variables: Variables, store: Any, clips: jax.Array, length: int = 0) -> dict[str, Any]:
         chex.assert_rank(clips, 1)
+        view = view_of(system, length)
 
-        def logits(number: int) -> jax.Array:
-            batch = jax.vmap(lambda i: system.view(store, i, jnp.int32(number), False))(clips)
-            return stage.module.apply(variables, batch, False)["logits"].astype(jnp.float32)
+        def look(number: int) -> tuple[jax.Array, Metrics]:
+            batch = jax.vmap(lambda i: view(store, i, jnp.int32(number), False))(clips)
+            outputs = stage.module.apply(variables, batch, False)
+            return outputs["logits"].astype(jnp.float32), dict(system.measures(outputs, batch))
 
-        return system.combine(jnp.stack([logits(v) for v in range(system.n_views)]))
+        looks = [look(v) for v in range(system.n_views)]
+        measures = jax.tree.map(lambda *views: _mean_of_known(jnp.stack(views)), *(m for _, m in looks))
+        return {"probabilities": system.combine(jnp.stack([logits for logits, _ in looks])), "measures": measures}
 
     return predict
+
+
+def _mean_of_known(views: jax.Array) -> jax.Array:
+    """Mean over the leading axis of what is not NaN; NaN where all is."""
+    chex.assert_rank(views, 2)
+    known = ~jnp.isnan(views)
+    return jnp.where(known, views, 0.0).sum(0) / jnp.where(known.any(0), known.sum(0), jnp.nan)

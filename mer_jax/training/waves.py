@@ -130,7 +130,7 @@ def _begin(
     monitor: Monitor,
 ) -> _Wave:
     """The wave as it was saved, repacked from another device count if need be; else a fresh one."""
-    states = engine.init(engine.inputs(names)[1])
+    states = engine.init(*engine.inputs(names))
     best = jax.tree.map(jnp.copy, states.final_variables) if score is not None else None
     size = engine.wave_size
     fresh = _Wave(names, 0, states, best, np.full(size, -np.inf), np.zeros(size, np.int64))
@@ -185,8 +185,8 @@ def _select(engine: FoldEngine, wave: _Wave, score: Score) -> None:
     variables = wave.states.final_variables
     found = evaluate(engine, variables, wave.names, engine.folds.validation)
     better = np.zeros(engine.wave_size, bool)
-    for place, (clips, probabilities) in enumerate(found):
-        value = float(score(clips, probabilities))
+    for place, scored in enumerate(found):
+        value = float(score(scored.clips, scored.probabilities))
         if value > wave.best_score[place]:
             wave.best_score[place], wave.best_step[place], better[place] = value, wave.step, True
     mask = mesh.put(better, mesh.split(engine.mesh))
@@ -201,29 +201,70 @@ def _replace_where(mask: jax.Array, new: Variables, old: Variables) -> Variables
 def _finish(engine: FoldEngine, wave: _Wave, clip_names: np.ndarray, finished: Finished) -> None:
     """Scores the wave's folds and writes their variables."""
     variables = wave.states.final_variables if wave.best is None else wave.best
-    for place, (clips, probabilities) in enumerate(evaluate(engine, variables, wave.names, engine.folds.test)):
+    for place, scored in enumerate(evaluate(engine, variables, wave.names, engine.folds.test)):
         name = wave.names[place]
         if finished.exists(name):
             continue
-        scored = {str(clip_names[c]): [float(p) for p in row] for c, row in zip(clips, probabilities, strict=True)}
+        clips = [str(clip_names[c]) for c in scored.clips]
         selected = int(wave.best_step[place]) if wave.best is not None else wave.step
-        meta = {"fold": name, "clips": scored, "step": wave.step, "selected_step": selected}
+        meta = {
+            "fold": name,
+            "clips": {c: [float(p) for p in row] for c, row in zip(clips, scored.probabilities, strict=True)},
+            "measures": {
+                measure: {c: _json(v) for c, v in zip(clips, values, strict=True)}
+                for measure, values in scored.measures.items()
+            },
+            "step": wave.step,
+            "selected_step": selected,
+        }
         finished.save(name, engine.pick(variables, place), meta)
 
 
-def evaluate(
-    engine: FoldEngine, variables: Variables, names: tuple[str, ...], masks: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each fold of a wave: (clips [m], probabilities [m, C]) over its own row of `masks` bool [F, n]."""
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Clips as the network of one fold sees them.
+
+    Attributes:
+      clips: int32 [m], rows of the store, ascending.
+      probabilities: float32 [m, C].
+      measures: float32 [m] each, NaN where unknown.
+    """
+
+    clips: np.ndarray
+    probabilities: np.ndarray
+    measures: dict[str, np.ndarray]
+
+
+def evaluate(engine: FoldEngine, variables: Variables, names: tuple[str, ...], masks: np.ndarray) -> list[Scored]:
+    """Scores each fold of a wave over its own row of `masks` bool [F, n]."""
     place = {name: i for i, name in enumerate(engine.folds.names)}
-    clips = [np.flatnonzero(masks[place[n]]).astype(np.int32) for n in names]
-    blocks = -(-max(len(c) for c in clips) // EVALUATION_BLOCK)
-    padded = np.zeros((engine.wave_size, blocks * EVALUATION_BLOCK), np.int32)
-    for row, own in zip(padded, clips, strict=False):
-        row[: len(own)] = own
-    parts = [engine.probabilities(variables, b) for b in np.split(padded, blocks, axis=1)] if blocks else []
-    together = np.concatenate(parts, axis=1) if parts else np.zeros((engine.wave_size, 0, 1), np.float32)
-    return [(own, together[i, : len(own)]) for i, own in enumerate(clips)]
+    wanted = [np.flatnonzero(masks[place[n]]).astype(np.int32) for n in names]
+    buckets = engine.buckets
+    # All frames of a clip at once need memory as in training; a view of few frames does not.
+    block = min(EVALUATION_BLOCK, engine.settings.batch) if buckets else EVALUATION_BLOCK
+    parts: list[list[Scored]] = [[] for _ in names]
+    for bucket in range(len(buckets.lengths) if buckets else 1):
+        clips = [own[buckets.of_clip[own] == bucket] if buckets else own for own in wanted]
+        for first in range(0, max(len(own) for own in clips), block):
+            padded = np.tile(np.array([[own[0] if len(own) else 0] for own in clips], np.int32), (1, block))
+            padded = np.concatenate([padded, np.zeros((engine.wave_size - len(names), block), np.int32)])
+            for row, own in zip(padded, clips, strict=False):
+                row[: len(own[first : first + block])] = own[first : first + block]
+            found = engine.predict(variables, padded, bucket)
+            for i, own in enumerate(clips):
+                count = len(own[first : first + block])
+                measures = {name: values[i, :count] for name, values in found["measures"].items()}
+                parts[i].append(Scored(own[first : first + block], found["probabilities"][i, :count], measures))
+    return [_together(own) for own in parts]
+
+
+def _together(parts: list[Scored]) -> Scored:
+    if not parts:
+        return Scored(np.zeros(0, np.int32), np.zeros((0, 1), np.float32), {})
+    clips = np.concatenate([p.clips for p in parts])
+    order = np.argsort(clips)
+    measures = {name: np.concatenate([p.measures[name] for p in parts])[order] for name in parts[0].measures}
+    return Scored(clips[order], np.concatenate([p.probabilities for p in parts])[order], measures)
 
 
 def _json(value: float) -> float | None:

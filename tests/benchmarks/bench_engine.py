@@ -78,6 +78,9 @@ def random_store(n: int, frames: int, size: int):
         onset=fill(2),
         apex=fill(frames // 2),
         offset=fill(frames - 3),
+        true_onset=fill(-1),
+        true_apex=fill(-1),
+        true_offset=fill(-1),
         modality=fill(0),
         label=rng.integers(0, 5, n).astype(np.int32),
         action_units=np.full((n, AU_SLOTS), -1, np.int8),
@@ -109,7 +112,7 @@ def finetune(options: argparse.Namespace) -> None:
         engine = folds.FoldEngine(system, store, protocol, length)
         wave = protocol.names[: engine.wave_size]
         masks, keys = engine.inputs(wave)
-        states = engine.init(keys)
+        states = engine.init(masks, keys)
         begin = time.perf_counter()
         states, metrics = engine.chunk(states, masks, keys, 0, options.steps)
         jax.block_until_ready((states, metrics))

@@ -142,8 +142,7 @@ def test_carried_modules_start_from_the_stage_before(tmp_path, reference):
     previous = reference[0]["p1"]
     protocol = toy.folds()
     engine = folds.FoldEngine(toy.ToySystem(), toy.store(), protocol, SETTINGS, previous)
-    _, keys = engine.inputs(("p0",))
-    states = engine.init(keys)
+    states = engine.init(*engine.inputs(("p0",)))
     assert_close(jax.tree.map(lambda x: x[0], states.params["encoder"]), previous["params"]["encoder"], 0)
     assert_close(
         jax.tree.map(lambda x: x[0], states.collections),

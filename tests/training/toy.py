@@ -11,7 +11,7 @@ import optax
 
 from mer_jax.data.clips import AU_SLOTS
 from mer_jax.data.store import ClipStore
-from mer_jax.systems.base import Needs, Stage
+from mer_jax.systems.base import Defaults, Needs, Stage
 from mer_jax.training.folds import Folds
 from mer_jax.training.optimizer import OptimizerSettings
 
@@ -41,11 +41,10 @@ def objective(outputs, batch):
 
 
 @dataclasses.dataclass(frozen=True)
-class ToySystem:
+class ToySystem(Defaults):
     optimizer: OptimizerSettings = OptimizerSettings(name="sgd", learning_rate=0.1, b1=0.9)  # noqa: RUF009
     carry: tuple = ("encoder",)
     needs: Needs = Needs(size=SIZE)  # noqa: RUF009
-    n_views: int = 1
 
     def view(self, store, index, key, train):
         image = store.frames[store.start[index]].astype(jnp.float32) / 255.0
@@ -83,6 +82,9 @@ def store(n=20, seed=0):
         onset=zeros,
         apex=zeros,
         offset=zeros,
+        true_onset=zeros - 1,
+        true_apex=zeros - 1,
+        true_offset=zeros - 1,
         modality=zeros,
         label=label,
         action_units=np.full((n, AU_SLOTS), -1, np.int8),

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mer_jax.analysis import panels
-from mer_jax.analysis.open_run import PANEL_DIMENSIONS, open_run
+from mer_jax.analysis.open_run import open_run
+from mer_jax.analysis.pictures import base
+from mer_jax.analysis.pictures import ma2mi as panels
 from mer_jax.data.clips import AU_SLOTS
 
 
@@ -58,7 +59,7 @@ def test_heat_maps_of_the_folds_that_tested_a_clip():
     store = {"onset": jnp.asarray(onset), "apex": jnp.asarray(apex)}
     found = panels.heat_maps(system(), store, table, ["sad", "joy"], tested, [0, 2, 5], landmarks)
     assert {name: array.ndim for name, array in found.items()} == {
-        name: PANEL_DIMENSIONS[name] for name in found
+        name: panels.DIMENSIONS[name] for name in found
     }  # what is written can be read
     np.testing.assert_array_equal(found["heat_onset"], onset[[0, 2, 5]])
     np.testing.assert_array_equal(found["heat_apex"], apex[[0, 2, 5]])
@@ -77,16 +78,16 @@ def test_heat_maps_of_the_folds_that_tested_a_clip():
 
 def test_clips_of_every_class_are_shown():
     labels = np.repeat([0, 1, 2], [50, 3, 1])
-    chosen = panels.choose_clips(labels, 8)
+    chosen = base.choose_clips(labels, 8)
     assert len(set(chosen)) == len(chosen)
     assert {int(labels[i]) for i in chosen} == {0, 1, 2}
-    assert len(panels.choose_clips(np.arange(30), 8)) == 8
+    assert len(base.choose_clips(np.arange(30), 8)) == 8
 
 
 def test_written_panels_are_read_by_the_report(tmp_path: Path):
     arrays = {"heat_title": np.array(["a", "b"]), "region_share": np.array([0.5])}
-    (tmp_path / "config.json").write_text("{}")
-    panels.write(tmp_path, arrays)
+    (tmp_path / "config.json").write_text('{"system": "ma2mi"}')
+    base.write(tmp_path, arrays)
     found = open_run(tmp_path).panels
     assert found.keys() == arrays.keys()
     assert found["heat_title"].tolist() == ["a", "b"]

@@ -1,22 +1,81 @@
-"""The arrays behind the report's pictures: reconstructed future frames and heat maps, from a run's checkpoints."""
+"""MA2MI in the report: reconstructed future frames, and where the recogniser looks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mer_jax.analysis import figures
 from mer_jax.analysis.maps import recogniser_maps, region, share_in_region
-from mer_jax.analysis.open_run import PANELS
+from mer_jax.analysis.pictures.base import Picture, Tested
 from mer_jax.data.clips import ClipTable
-from mer_jax.files import atomic_open
 from mer_jax.systems import ma2mi
 
-PAIRS, CLIPS = 6, 8
+PAIRS = 6
+DIMENSIONS = {
+    "recon_first": 4,  # [n, H, W, C] in 0..1, the input frame
+    "recon_second": 4,  # the near-future frame
+    "recon_predicted": 4,  # its reconstruction
+    "recon_delta": 3,  # [n, h, w], |predicted change of the latent|
+    "heat_onset": 4,  # [m, H, W, C] in 0..1
+    "heat_apex": 4,
+    "heat_gradcam": 3,  # [m, H, W] in 0..1
+    "heat_attention": 3,  # [m, h, w] in 0..1
+    "heat_title": 1,  # [m] text: label and action units
+    "region_share": 1,  # [n] share of the Grad-CAM mass in the region of the clip's action units
+    "region_area": 1,  # [n] share of the frame that the region covers
+}
+GROUPS = ("recon", "heat", "region")  # arrays of one group have the same length
+
+
+def arrays(tested: Tested) -> dict[str, np.ndarray]:
+    """See pictures.base."""
+    found: dict[str, np.ndarray] = {}
+    if tested.pretraining is not None and tested.settings.pre.objective == "reconstruct":
+        found |= reconstruction(tested.settings, *tested.pretraining)
+    if tested.settings.task == "emotion":
+        found |= heat_maps(
+            tested.system, tested.store, tested.table, tested.classes, tested.folds, tested.shown, tested.landmarks
+        )
+    return found
+
+
+def pictures(panels: Mapping[str, np.ndarray]) -> list[Picture]:
+    """See pictures.base."""
+    found = []
+    if "recon_first" in panels:
+        picture = figures.reconstruction(
+            panels["recon_first"], panels["recon_second"], panels["recon_predicted"], panels.get("recon_delta")
+        )
+        caption = (
+            f"Input, near-future target, and the input plus the decoded change that was predicted; differences "
+            f"amplified ×{figures.AMPLIFY} (red brighter, blue darker); |ẑ − z| where the decoder moved the face. "
+            "Pixel R is 1 minus the error of the prediction over the error of copying the input; a latent that leaves "
+            "out detail and noise keeps even a perfect prediction below 1"
+        )
+        found.append(Picture("reconstruction", "Reconstructed future frames", picture, caption, wide=True))
+    if "heat_apex" in panels:
+        titles = [str(title) for title in panels["heat_title"]] if "heat_title" in panels else None
+        picture = figures.heat_maps(
+            panels["heat_onset"], panels["heat_apex"], panels["heat_gradcam"], panels.get("heat_attention"), titles
+        )
+        caption = (
+            "Onset, apex, Grad-CAM of the last action map over the apex (bright: speaks for the predicted class), "
+            "and the native attention map of the action branch"
+        )
+        text = ""
+        if "region_share" in panels:
+            text = (
+                f"Over the {len(panels['region_share'])} test clips with known action units and landmarks, "
+                f"{panels['region_share'].mean():.0%} of the Grad-CAM mass lies in the part of the face that the "
+                f"clip's own action units move; by area alone it would be {panels['region_area'].mean():.0%}."
+            )
+        found.append(Picture("heat_maps", "Where the network looks", picture, caption, text=text))
+    return found
 
 
 def reconstruction(settings: Any, variables: Any, batch: Any) -> dict[str, np.ndarray]:
@@ -111,17 +170,3 @@ def heat_maps(
             for name, value in row.items():
                 found.setdefault(name, []).append(np.asarray(value))
     return {name: np.stack(values) for name, values in found.items()}
-
-
-def choose_clips(labels: np.ndarray, count: int = CLIPS) -> list[int]:
-    """Rows of the store to show: clips of every class in turn, spread over the store."""
-    per_class = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    turns = [(len(rows) * k // -(-count // len(per_class)), rows) for k in range(count) for rows in per_class]
-    chosen = [int(rows[place]) for place, rows in turns if place < len(rows)]
-    return list(dict.fromkeys(chosen))[:count]
-
-
-def write(workdir: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes the arrays where the report looks for them."""
-    with atomic_open(workdir / PANELS, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
