@@ -89,6 +89,32 @@ def engine() -> ConfigDict:
     )
 
 
+def base(system: str) -> ConfigDict:
+    """The fields that every config has; its own are added or replaced.
+
+    Args:
+      system: name in `mer_jax.systems`.
+    """
+    return ConfigDict(
+        {
+            "system": system,
+            "task": "emotion",  # emotion | au
+            "seeds": (0,),
+            "stages": "all",  # pretrain | finetune | all
+            "init_from": "",  # workdir whose pre-training (or imported weights) is used instead of our own
+            "select": "last",  # last | inner | oracle (not comparable)
+            "validation_fraction": 0.2,  # persons held out by select = inner
+            "data": data(),
+            "engine": engine(),
+            "pre": {"objective": "none", "share": False},  # no pre-training
+            "eval": {"apex": "annotated"},  # scores a finished run again: annotated | middle | spotted | jitter:<ms>
+            "ablation": "",  # a table of rows: name -> what differs from the first row
+            "rows": {},
+            "row_names": (),  # their order: a ConfigDict sorts its keys
+        }
+    )
+
+
 def apply(config: ConfigDict, arg: str, variants: dict, aliases: dict[str, str]) -> ConfigDict:
     """Applies `word,word,key=value,...`: benchmarks, this config's variants, and single fields.
 

@@ -111,17 +111,11 @@ VARIANTS = {"scratch": SCRATCH, "paper": PAPER, "tiny": TINY, **{name: {"ablatio
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = ConfigDict(
+    config = common.base("ma2mi")
+    config.data.update({"size": 64, "normalise": "imagenet", "action_units": ()})
+    del config.pre
+    config.update(
         {
-            "system": "ma2mi",
-            "task": "emotion",  # emotion | au
-            "seeds": (0,),
-            "stages": "all",  # pretrain | finetune | all
-            "init_from": "",  # workdir whose pre-training is used instead of our own
-            "select": "last",  # last | inner | oracle (not comparable)
-            "validation_fraction": 0.2,  # persons held out by select = inner
-            "data": {**common.data(), "size": 64, "normalise": "imagenet", "action_units": ()},
-            "engine": common.engine(),
             "model": {
                 "encoder": "miacnet",
                 "variant": "M0",
@@ -199,11 +193,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     "ema": 0.0,
                 },
             },
-            # Scores a finished run again: annotated | middle | spotted | jitter:<ms>
-            "eval": {"apex": "annotated"},
-            "ablation": "",  # a table of ROWS
-            "rows": {},
-            "row_names": (),  # their order: a ConfigDict sorts its keys
         }
     )
     aliases = {
