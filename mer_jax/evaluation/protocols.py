@@ -28,6 +28,7 @@ from mer_jax.evaluation.labels import used
 from mer_jax.evaluation.results import Predictions
 from mer_jax.files import atomic_open
 
+_BASE = "synthetic_faces_base"
 ROLES = ("train", "val", "test")
 
 
@@ -103,6 +104,8 @@ def make(
     folds = []
     for fold_name, test in sorted(tests.items()):
         train = usable & ~np.isin(problem.person, np.unique(problem.person[test]))
+        if name in SOURCES:
+            train &= SOURCES[name](problem, test)
         if not train.any():
             raise UserError(f"protocol {name}, fold {fold_name}: no person is left to train on")
         held = np.zeros_like(train)
@@ -113,7 +116,7 @@ def make(
     return folds
 
 
-# --- Makers: problem -> {fold name: test mask}. Training persons are all others. -------------------------------------
+# --- Makers: problem -> {fold name: test mask}. Training persons are all others, see SOURCES. ------------------------
 
 
 def _loso(problem: _Problem) -> dict[str, np.ndarray]:
@@ -167,6 +170,30 @@ def _holdout(name: str, datasets: tuple[str, ...]) -> Callable[[_Problem], dict[
     return maker
 
 
+def _within(problem: _Problem) -> dict[str, np.ndarray]:
+    """Leave one subject out inside every database: the same folds as `cde`, each trained on its own database alone.
+
+    Beside a holdout-database protocol over the same databases it tells what crossing them costs.
+    """
+    _at_least_two_datasets("loso_within", problem)
+    return _loso(problem)
+
+
+def _own_dataset(problem: _Problem, test: np.ndarray) -> np.ndarray:
+    return np.isin(problem.dataset, np.unique(problem.dataset[test]))
+
+
+def _from_base(problem: _Problem) -> dict[str, np.ndarray]:
+    """Each other family of synthetic faces tested by a model of `base` alone: one shift at a time, nothing else."""
+    present = set(problem.dataset[problem.usable].tolist())
+    if _BASE not in present or len(present) < 2:
+        raise UserError(
+            f"protocol hde_from_base trains on {_BASE} and tests every other dataset; the data with a label are of "
+            f"{', '.join(sorted(present))}"
+        )
+    return {d: problem.usable & (problem.dataset == d) for d in sorted(present - {_BASE})}
+
+
 def _at_least_two_datasets(name: str, problem: _Problem) -> None:
     present = sorted(set(problem.dataset[problem.usable].tolist()))
     if len(present) < 2:
@@ -180,8 +207,16 @@ PROTOCOLS: Mapping[str, Callable[[_Problem], dict[str, np.ndarray]]] = {
     "hde_megc2018": _holdout("hde_megc2018", ("casme2", "samm")),
     "hde_atnet": _holdout("hde_atnet", ("casme2", "samm", "smic_hs")),
     "cross_dataset": _cross_dataset,
+    "loso_within": _within,
+    "hde_from_base": _from_base,
     "cd6me": _holdout("cd6me", ("casme", "casme2", "casme3", "fourdme", "mmew", "samm")),
     "au_loso": _loso,
+}
+
+# Protocols that train on fewer datasets than all others: (problem, test mask) -> the clips that may train.
+SOURCES: Mapping[str, Callable[[_Problem, np.ndarray], np.ndarray]] = {
+    "loso_within": _own_dataset,
+    "hde_from_base": lambda problem, test: problem.dataset == _BASE,
 }
 
 

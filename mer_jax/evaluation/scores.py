@@ -16,7 +16,7 @@ SELECTS = tuple(COMPARABLE)
 ORACLE_INPUTS = ("none", "boundaries", "boundaries+apex", "unknown")
 ORACLE_BRAND = "NOT COMPARABLE: select=oracle chose the epoch on the test persons"
 # Protocols whose folds are different experiments: their parts are also averaged. A pooled protocol is not (MEGC 2019).
-AVERAGED_PROTOCOLS = ("hde_megc2018", "hde_atnet", "cross_dataset", "cd6me")
+AVERAGED_PROTOCOLS = ("hde_megc2018", "hde_atnet", "hde_from_base", "cross_dataset", "loso_within", "cd6me")
 
 
 def summarise(

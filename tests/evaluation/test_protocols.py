@@ -41,7 +41,7 @@ def problems(draw):
 @settings(max_examples=150, deadline=None)
 @given(
     problem=problems(),
-    name=st.sampled_from(["loso", "kfold", "cde", "cross_dataset", "au_loso"]),
+    name=st.sampled_from(["loso", "kfold", "cde", "loso_within", "cross_dataset", "au_loso"]),
     select=st.sampled_from(ALL_SELECTS),
     n_folds=st.integers(2, 4),
     seed=st.integers(0, 5),
@@ -271,3 +271,43 @@ def test_splits_are_a_table_with_a_hash(build_table, tmp_path):
             assert {c for c, r in mine.items() if r == role} == set(table["clip"][mask].tolist())
     other = protocols.make("loso", table, labels, seed=4, select="inner")
     assert protocols.split_hash("loso", other, table) != digest
+
+
+FAMILIES = ("base", "twin", "appearance", "motion", "prior")
+
+
+def families(build_table, names=FAMILIES):
+    clips = [(f"synthetic_faces_{d}", f"p{i:03d}") for d in names for i in (1, 1, 2, 3)]
+    table = build_table([{"dataset": d, "subject": s, "cohort": d.replace("_faces", "")} for d, s in clips])
+    return table, np.array([d.removeprefix("synthetic_faces_") for d, _ in clips]), np.arange(len(clips)) % 3
+
+
+def test_within_has_the_folds_of_cde_on_one_database_each(build_table):
+    table, family, labels = families(build_table)
+    pooled = {f.name: f for f in protocols.make("cde", table, labels)}
+    within = protocols.make("loso_within", table, labels)
+    assert {f.name for f in within} == set(pooled)
+    for fold in within:
+        own = family == family[fold.test][0]
+        np.testing.assert_array_equal(fold.test, pooled[fold.name].test)
+        np.testing.assert_array_equal(fold.train, own & ~fold.test)
+        np.testing.assert_array_equal(pooled[fold.name].train, ~fold.test)
+    held = protocols.make("loso_within", table, labels, select="inner")
+    assert all(set(family[f.validation]) == set(family[f.test]) for f in held)
+
+
+def test_families_are_datasets_and_cross_by_one_shift(build_table):
+    table, family, labels = families(build_table)
+    for fold in protocols.make("hde_from_base", table, labels):
+        name = fold.name.removeprefix("synthetic_faces_")
+        np.testing.assert_array_equal(fold.test, family == name)
+        np.testing.assert_array_equal(fold.train, family == "base")
+    assert len(protocols.make("hde_from_base", table, labels)) == 4
+    hde = {f.name: f for f in protocols.make("cross_dataset", table, labels)}
+    assert set(hde) == {f"synthetic_faces_{f}" for f in FAMILIES}
+    np.testing.assert_array_equal(hde["synthetic_faces_motion"].train, family != "motion")
+    for names in (("base",), ("motion", "prior")):
+        with pytest.raises(UserError, match="hde_from_base trains on synthetic_faces_base and tests every other"):
+            protocols.make("hde_from_base", *families(build_table, names)[::2])
+    with pytest.raises(UserError, match="loso_within needs at least two datasets"):
+        protocols.make("loso_within", *families(build_table, ("base",))[::2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mer_jax.evaluation.datasets import FAMILIES
 from mer_jax.evaluation.label_set import Counts, LabelSet
 from mer_jax.evaluation.label_sets.words import (
     FOUR,
@@ -19,14 +20,24 @@ from mer_jax.evaluation.label_sets.words import (
 
 # --- Synthetic faces -------------------------------------------------------------------------------------------------
 
+_SYNTHETIC_NAMES = ("synthetic_faces", *FAMILIES)
+_NEUTRAL = drop("neutral", why="a neutral clip (distractors only) shows no expression")
 _SYNTHETIC = (
     LabelSet(
         "synthetic_5",
         ("happiness", "disgust", "repression", "surprise", "others"),
         "tfds_builders/synthetic_faces, micro configurations",
         {"synthetic_faces": same("happiness", "disgust", "repression", "surprise", "others")},
-        {"synthetic_faces": drop("neutral", why="a neutral clip (distractors only) shows no expression")},
+        {"synthetic_faces": _NEUTRAL},
         expression_types=("micro", "neutral"),  # neutral is dropped by its word, with that reason
+    ),
+    LabelSet(
+        "synthetic_3",
+        THREE,
+        "tfds_builders/synthetic_faces, the families over one motion law, by the classes of MEGC 2019",
+        dict.fromkeys(_SYNTHETIC_NAMES, valence(("disgust", "repression"), ("happiness",))),
+        dict.fromkeys(_SYNTHETIC_NAMES, _NEUTRAL | drop(OTHERS)),
+        expression_types=("micro", "neutral"),
     ),
 )
 
