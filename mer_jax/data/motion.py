@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,7 @@ from mer_jax.progress import Progress
 # Raise it whenever any target changes in value: what older code left in a cache is then computed afresh.
 CODE_VERSION = 1
 
-Kind = Literal["flow_onset_apex", "strain_onset_apex", "flow_pairs", "dynamic_image", "flow_grid"]
+Kind = Literal["flow_onset_apex", "strain_onset_apex", "flow_pairs", "dynamic_image", "flow_grid", "flow_image"]
 Weights = Literal["harmonic", "linear"]
 
 
@@ -44,10 +45,12 @@ class MotionSpec:
         [P, H, W, 2]: flow between the frames that `pair_positions` lists. `dynamic_image`, float32 [H, W]: approximate
         rank pooling of the frames that `phase_positions` lists, not scaled. `flow_grid`, float32 [steps, features + 1]:
         flow around the apex on a grid, see `data.flow_grid`; the last column is 1 where the clip has that step.
+        `flow_image`, uint8 [side, side, 3]: the flow from onset to apex and its strain as a picture, see `flow_image`.
       extent: the part of the clip that `flow_pairs` and `dynamic_image` look at: `whole`, `onset_offset`, `onset_apex`.
       phases: number of frames T in a sequence of `flow_pairs` or a `dynamic_image`; 0 (`dynamic_image` only): all.
       weights: form of the rank pooling, see `rank_pooling_weights`.
       grid: window and grid of `flow_grid`.
+      side: height and width of `flow_image` in pixels.
       tvl1: settings of the flow.
       code_version: version of the code that computes; never set by hand.
     """
@@ -57,6 +60,7 @@ class MotionSpec:
     phases: int = 8
     weights: Weights = "harmonic"
     grid: FlowGrid = FlowGrid()  # noqa: RUF009 (frozen)
+    side: int = 28
     tvl1: TVL1Settings = DEFAULTS
     code_version: int = CODE_VERSION
 
@@ -81,6 +85,8 @@ class MotionSpec:
             facts["weights"] = self.weights
         if self.kind == "flow_grid":
             facts["grid"] = self.grid.key()
+        if self.kind == "flow_image":
+            facts["side"] = self.side
         return json.dumps(facts, sort_keys=True)
 
     @property
@@ -195,6 +201,34 @@ def minmax(x: jax.Array) -> jax.Array:
     low = jnp.min(x, axis=(-2, -1), keepdims=True)
     span = jnp.max(x, axis=(-2, -1), keepdims=True) - low
     return jnp.where(span > 0, (x - low) / jnp.where(span > 0, span, 1.0), 0.0)
+
+
+def flow_image(flow: np.ndarray, side: int) -> np.ndarray:
+    """Flow and its strain as the field exchanges them: a picture whose channels are u, v and strain (STSTNet, FG 2019).
+
+    Each map is scaled to 0..255 by its own range, then brought to the picture's size. INFERRED: by area averages, as
+    frames are, and to whole levels, as in an image file.
+
+    Args:
+      flow: [H, W, 2] in pixels, u to the right, v down.
+      side: height and width of the picture.
+
+    Returns:
+      uint8 [side, side, 3].
+    """
+    maps = np.asarray(_unit_maps(jnp.asarray(flow)))
+    height, width = maps.shape[:2]
+    shrinks = side <= min(height, width)
+    if maps.shape[:2] != (side, side):
+        maps = cv2.resize(maps, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.rint(255 * maps).astype(np.uint8)
+
+
+@jax.jit
+def _unit_maps(flow: jax.Array) -> jax.Array:
+    """[H, W, 2] -> u, v, strain [H, W, 3], each in 0..1."""
+    maps = jnp.stack([flow[..., 0], flow[..., 1], strain(flow)])
+    return jnp.moveaxis(minmax(maps), 0, -1)
 
 
 def phase_positions(length: int, phases: int) -> np.ndarray:
@@ -313,7 +347,8 @@ def clip_targets(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndar
       ValueError: key frames of a clip do not lie within its frames in order.
     """
     for k, clip in enumerate(clips):
-        first, last = _extent(clip, "onset_apex" if spec.kind.endswith("onset_apex") else spec.extent)
+        to_apex = spec.kind.endswith("onset_apex") or spec.kind == "flow_image"
+        first, last = _extent(clip, "onset_apex" if to_apex else spec.extent)
         if not 0 <= first <= last < len(clip.frames):
             raise ValueError(
                 f"clip {k}: found onset {clip.onset}, apex {clip.apex}, offset {clip.offset} of {len(clip.frames)} "
@@ -333,6 +368,8 @@ def clip_targets(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndar
         return [field.astype(np.float16) for field in fields]
     if spec.kind == "flow_onset_apex":
         return [field[0] for field in fields]
+    if spec.kind == "flow_image":
+        return [flow_image(field[0], spec.side) for field in fields]
     return list(np.asarray(jax.jit(strain)(jnp.asarray(np.concatenate(fields)))))
 
 

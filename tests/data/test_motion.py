@@ -303,3 +303,25 @@ def test_clips_of_flow_are_refused_by_name(tmp_path):
             MotionCache(tmp_path),
             ["a/b/c", "d", "e"],
         )
+
+
+def test_a_flow_image_scales_each_map_by_its_own_range():
+    y, x = np.mgrid[:28, :28].astype(np.float32)
+    flow = np.stack([0.1 * x, -0.002 * y**2], axis=-1)  # u grows to the right; v falls, so v_y is -0.004 y
+
+    image = motion.flow_image(flow, 28)
+
+    assert image.dtype == np.uint8
+    assert image.shape == (28, 28, 3)
+    np.testing.assert_array_equal(image[..., 0], np.rint(255 * x / 27))
+    np.testing.assert_array_equal(image[..., 1], np.rint(255 * (1 - y**2 / 27**2)))
+    strain = np.sqrt(0.1**2 + (0.004 * y[1:-1]) ** 2)  # central differences inside
+    low, high = np.hypot(0.1, 0.002), np.hypot(0.1, 0.002 * (27**2 - 26**2))  # one-sided ones at the border
+    np.testing.assert_allclose(image[1:-1, :, 2], 255 * (strain - low) / (high - low), atol=0.501)
+    assert motion.flow_image(np.zeros((9, 9, 2)), 4).max() == 0  # a clip without motion
+
+
+def test_a_flow_image_is_brought_to_its_size_by_area_averages():
+    flow = np.random.default_rng(0).normal(size=(56, 56, 2)).astype(np.float32)
+    whole, half = (motion.flow_image(flow, side).astype(np.float32) for side in (56, 28))
+    np.testing.assert_allclose(half, whole.reshape(28, 2, 28, 2, 3).mean((1, 3)), atol=1.0)
