@@ -48,6 +48,7 @@ class MotionSpec:
         `flow_image`, uint8 [side, side, 3]: the flow from onset to apex and its strain as a picture, see `flow_image`.
       extent: the part of the clip that `flow_pairs` and `dynamic_image` look at: `whole`, `onset_offset`, `onset_apex`.
       phases: number of frames T in a sequence of `flow_pairs` or a `dynamic_image`; 0 (`dynamic_image` only): all.
+      sequences: most sequences of `flow_pairs` that are taken of a clip, see `pair_positions`; 0: all.
       weights: form of the rank pooling, see `rank_pooling_weights`.
       grid: window and grid of `flow_grid`.
       side: height and width of `flow_image` in pixels.
@@ -58,6 +59,7 @@ class MotionSpec:
     kind: Kind
     extent: sampling.Extent = "onset_offset"
     phases: int = 8
+    sequences: int = 0
     weights: Weights = "harmonic"
     grid: FlowGrid = FlowGrid()  # noqa: RUF009 (frozen)
     side: int = 28
@@ -68,6 +70,8 @@ class MotionSpec:
         for name, known in (("kind", Kind), ("extent", sampling.Extent), ("weights", Weights)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"motion target {name}: found {getattr(self, name)!r}, expected {get_args(known)}")
+        if self.sequences < 0:
+            raise ValueError(f"motion target {self.kind}: found sequences={self.sequences}, expected 0 or more")
         least = 0 if self.kind == "dynamic_image" else 2
         if self.phases < least or self.phases == 1:
             raise ValueError(
@@ -81,6 +85,8 @@ class MotionSpec:
             facts["tvl1"] = dataclasses.asdict(self.tvl1)
         if self.kind in ("flow_pairs", "dynamic_image"):
             facts |= {"extent": self.extent, "phases": self.phases}
+        if self.kind == "flow_pairs" and self.sequences:
+            facts["sequences"] = self.sequences
         if self.kind == "dynamic_image":
             facts["weights"] = self.weights
         if self.kind == "flow_grid":
@@ -244,19 +250,21 @@ def phase_positions(length: int, phases: int) -> np.ndarray:
     return np.rint(np.linspace(0, length - 1, phases)).astype(int)
 
 
-def pair_positions(length: int, phases: int) -> np.ndarray:
+def pair_positions(length: int, phases: int, sequences: int = 0) -> np.ndarray:
     """Frame pairs of all sequences that MOL samples from a clip: sequence j takes the frames i * r + j.
 
-    With r = max(1, length // phases) sequences of T = `phases` frames, pair i of sequence j is row i * r + j.
+    There are r = max(1, length // phases) sequences of T = `phases` frames. With `sequences` = m only
+    S = min(m, r) of them are taken, spread evenly: the s-th is j_s = s r // S. Pair i of sequence j_s is row i S + s.
 
     Returns:
-      int [(T - 1) * r, 2], positions of the earlier and the later frame.
+      int [(T - 1) * S, 2], positions of the earlier and the later frame.
     """
     step = max(1, length // phases)
     if length < phases:
         first = phase_positions(length, phases)
         return np.stack([first[:-1], first[1:]], axis=1)
-    earlier = np.arange((phases - 1) * step)
+    count = min(sequences or step, step)
+    earlier = (np.arange(phases - 1)[:, None] * step + np.arange(count) * step // count).ravel()
     return np.stack([earlier, earlier + step], axis=1)
 
 
@@ -268,7 +276,7 @@ def _extent(clip: DecodedClip, which: sampling.Extent) -> tuple[int, int]:
 def _pairs(clip: DecodedClip, spec: MotionSpec) -> np.ndarray:
     if spec.kind == "flow_pairs":
         first, last = _extent(clip, spec.extent)
-        return first + pair_positions(last - first + 1, spec.phases)
+        return first + pair_positions(last - first + 1, spec.phases, spec.sequences)
     return np.array([_extent(clip, "onset_apex")])
 
 

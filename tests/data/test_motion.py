@@ -123,6 +123,10 @@ def test_phases_and_pairs_are_those_of_the_papers():
 def test_short_clips_are_spread_evenly():
     np.testing.assert_array_equal(motion.phase_positions(3, 5), [0, 0, 1, 2, 2])
     np.testing.assert_array_equal(motion.pair_positions(3, 5), [[0, 0], [0, 1], [1, 2], [2, 2]])
+    few = motion.pair_positions(27, 8, sequences=2)  # of the sequences 0, 1, 2 the first and the second
+    np.testing.assert_array_equal(few, pairs.reshape(7, 3, 2)[:, [0, 1]].reshape(14, 2))
+    np.testing.assert_array_equal(motion.pair_positions(27, 8, sequences=5), pairs)
+    assert motion.pair_positions(80, 8, sequences=4)[:4, 0].tolist() == [0, 2, 5, 7]
     np.testing.assert_array_equal(motion.phase_positions(1, 4), [0, 0, 0, 0])
 
 
@@ -217,6 +221,7 @@ def test_key_holds_what_the_kind_depends_on_and_nothing_else():
     assert key("flow_onset_apex", phases=4) == key("flow_onset_apex")
     assert key("flow_pairs", phases=4) != key("flow_pairs")
     assert key("flow_pairs", extent="whole") != key("flow_pairs")
+    assert key("flow_pairs", sequences=2) != key("flow_pairs")
     assert key("dynamic_image", tvl1=other) == key("dynamic_image")
     assert key("dynamic_image", weights="linear") != key("dynamic_image")
     assert key("dynamic_image", code_version=0) != key("dynamic_image")
