@@ -3,10 +3,20 @@
 import os
 import tempfile
 
+# Tests compile far more than they compute: the slow passes of the compiler cost more than they gain here.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+).strip()
+
 import jax
 from absl import flags
 
-os.environ["MER_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="mer_jax_test_cache_")
+# One for all workers of a session: they inherit the environment of the process that starts them.
+os.environ.setdefault("MER_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="mer_jax_test_cache_"))
 jax.config.update("jax_compilation_cache_dir", os.environ["MER_JAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
