@@ -74,6 +74,10 @@ class StoreNeeds(Protocol):
     def landmarks(self) -> bool:
         """Whether landmarks are stored."""
 
+    @property
+    def modality(self) -> str:
+        """What every clip must be; "" for any."""
+
 
 def cut(table: ClipTable, extent: str = "whole", margin: int = 0) -> tuple[ClipTable, np.ndarray]:
     """The part of each clip that a store keeps.
@@ -202,4 +206,10 @@ def _check_modalities(table: ClipTable, needs: StoreNeeds) -> None:
         raise UserError(
             f"clip {table['clip'][flow][0]} holds flow and strain, which cannot be brought to {needs.channels} "
             "channel(s); choose a system that reads 3 channels, or leave these clips out"
+        )
+    other = table["modality"] != needs.modality
+    if needs.modality and other.any():
+        raise UserError(
+            f"clip {table['clip'][other][0]} is {table['modality'][other][0]}; expected {needs.modality} in every clip, "
+            "as these settings ask for"
         )

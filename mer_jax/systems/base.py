@@ -31,12 +31,14 @@ class Needs:
       channels: 3 (colour) or 1 (grey).
       landmarks: whether landmarks are read.
       motion: motion targets that are read: names, or specifications (see `data.motion.named`).
+      modality: what every clip must be, one of `data.clips.MODALITIES`; "" for any that fits the channels.
     """
 
     size: int
     channels: int = 3
     landmarks: bool = False
     motion: tuple[str | MotionSpec, ...] = ()
+    modality: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
