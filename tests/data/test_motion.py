@@ -118,15 +118,15 @@ def test_phases_and_pairs_are_those_of_the_papers():
         for i in range(7):
             np.testing.assert_array_equal(pairs[i * 3 + j], [i * 3 + j, (i + 1) * 3 + j])
     assert pairs.max() < 24
+    few = motion.pair_positions(27, 8, sequences=2)  # of the sequences 0, 1, 2 the first and the second
+    np.testing.assert_array_equal(few, pairs.reshape(7, 3, 2)[:, [0, 1]].reshape(14, 2))
+    np.testing.assert_array_equal(motion.pair_positions(27, 8, sequences=5), pairs)
+    assert motion.pair_positions(80, 8, sequences=4)[:4, 0].tolist() == [0, 2, 5, 7]
 
 
 def test_short_clips_are_spread_evenly():
     np.testing.assert_array_equal(motion.phase_positions(3, 5), [0, 0, 1, 2, 2])
     np.testing.assert_array_equal(motion.pair_positions(3, 5), [[0, 0], [0, 1], [1, 2], [2, 2]])
-    few = motion.pair_positions(27, 8, sequences=2)  # of the sequences 0, 1, 2 the first and the second
-    np.testing.assert_array_equal(few, pairs.reshape(7, 3, 2)[:, [0, 1]].reshape(14, 2))
-    np.testing.assert_array_equal(motion.pair_positions(27, 8, sequences=5), pairs)
-    assert motion.pair_positions(80, 8, sequences=4)[:4, 0].tolist() == [0, 2, 5, 7]
     np.testing.assert_array_equal(motion.phase_positions(1, 4), [0, 0, 0, 0])
 
 
