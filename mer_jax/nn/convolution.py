@@ -42,7 +42,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, form: str = "auto", groups: int = 1
       ValueError: another form, or one that does not fit.
     """
     if form == "auto":
-        form = best_form(*x.shape[:3], stride)
+        form = best_form(x.shape[0], x.shape[1], x.shape[2], stride)
     if form == "direct":
         layout = ("NHWC", "HWIO", "NHWC")
         padding = ((1, 1), (1, 1))

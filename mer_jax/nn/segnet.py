@@ -18,37 +18,34 @@ FEATURES = (64, 128, 256, 512, 512)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 
 
-def max_pool_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """2x2 max-pooling of stride 2 and where each maximum stood.
+def max_pool_indices(x: jax.Array, size: int = 2) -> tuple[jax.Array, jax.Array]:
+    """Max-pooling over size x size windows side by side, and where each maximum stood.
 
-    A window has four places, so its index is a number 0..3 and the pooled value a sum over a one-hot of it: forward and
+    A window has few places, so its index is a small number and the pooled value a sum over a one-hot of it: forward and
     backward are elementwise, with neither gather nor scatter. The gradient of a tie goes to the first place.
 
     Args:
-      x: [B, H, W, C], H and W even.
+      x: [B, H, W, C]; rows and columns beyond the last whole window are left out.
+      size: side of a window.
 
     Returns:
-      (maxima [B, H/2, W/2, C], place in the window 2 * row + column, uint8 [B, H/2, W/2, C]).
+      (maxima [B, H // size, W // size, C], places in the windows size * row + column, uint8 of that shape).
     """
-    places = _places(x)
+    height, width = (side // size * size for side in x.shape[1:3])
+    places = jnp.stack([x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)])
     index = jnp.argmax(jax.lax.stop_gradient(places), axis=0).astype(jnp.uint8)
-    return jnp.where(_one_hot(index), places, 0).sum(axis=0), index
+    return jnp.where(_one_hot(index, size), places, 0).sum(axis=0), index
 
 
-def max_unpool(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Inverse of `max_pool_indices`: values [B, h, w, C] back at their places of [B, 2h, 2w, C], zero elsewhere."""
+def max_unpool(x: jax.Array, index: jax.Array, size: int = 2) -> jax.Array:
+    """Inverse of `max_pool_indices`: values [B, h, w, C] back at their places, [B, size h, size w, C], else zero."""
     batch, height, width, channels = x.shape
-    places = jnp.where(_one_hot(index), x[None], 0).reshape(2, 2, batch, height, width, channels)
-    return places.transpose(2, 3, 0, 4, 1, 5).reshape(batch, 2 * height, 2 * width, channels)
+    places = jnp.where(_one_hot(index, size), x[None], 0).reshape(size, size, batch, height, width, channels)
+    return places.transpose(2, 3, 0, 4, 1, 5).reshape(batch, size * height, size * width, channels)
 
 
-def _places(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [4, B, H/2, W/2, C], the four places of each window."""
-    return jnp.stack([x[:, i::2, j::2] for i in range(2) for j in range(2)])
-
-
-def _one_hot(index: jax.Array) -> jax.Array:
-    return index[None] == jnp.arange(4, dtype=index.dtype).reshape(-1, 1, 1, 1, 1)
+def _one_hot(index: jax.Array, size: int) -> jax.Array:
+    return index[None] == jnp.arange(size * size, dtype=index.dtype).reshape(-1, 1, 1, 1, 1)
 
 
 class SegNet(nn.Module):

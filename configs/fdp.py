@@ -1,0 +1,169 @@
+"""FDP: frames ranked in time, their dynamic representation shared by recognition and the dynamic image; LOSO.
+
+    python -m mer_jax.main --config configs/fdp.py                 the default: synthetic faces, 2 cores, minutes
+    python -m mer_jax.main --config configs/fdp.py:paper           the described network at full width
+    python -m mer_jax.main --config configs/fdp.py:released        the released network, as the authors train it
+    python -m mer_jax.main --config configs/fdp.py:casme2_5        another benchmark, see configs/common.py
+    python -m mer_jax.main --config configs/fdp.py:ablation        every row of ABLATION, then ablation.csv
+
+Shao et al., arXiv 2509.06015. The meaning of the fields is in mer_jax/systems/fdp.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+AUGMENT = {"flip_p": 0.5, "rotate_deg": 0.0, "shift_px": 2, "brightness": 0.1, "contrast": 0.1}
+NO_AUGMENT = {"flip_p": 0.0, "rotate_deg": 0.0, "shift_px": 0, "brightness": 0.0, "contrast": 0.0}
+
+FULL: dict[str, object] = {  # the sizes of the released code
+    "data.size": 64,
+    "data.align": "released",
+    "model.depths": (3, 4, 10, 3),
+    "model.widths": (96, 192, 384, 768),
+    "model.stem": 64,
+    "model.head_dim": 8,
+    "model.drop_path": 0.1,
+    "model.init": "truncated",
+    "model.map_size": 64,
+    "model.hidden": 256,
+    "model.segnet": (64, 128, 256, 512, 512),
+    "model.segnet_convolutions": (2, 2, 3, 3, 3),
+    "ft.batch": 36,
+    "ft.optimizer.name": "adam",
+    "ft.optimizer.learning_rate": 1e-4,
+    "ft.optimizer.weight_decay": 1e-3,
+    "ft.optimizer.schedule": "constant",
+    "ft.optimizer.warmup_steps": 0,
+    "ft.epochs": 70,  # 500 steps on CASME II
+}
+PAPER: dict[str, object] = {**FULL, "model.attention": True, "model.local": "grouped", "model.scorer_hidden": 256}
+RELEASED: dict[str, object] = {
+    **FULL,
+    "data.phase": "first",
+    "model.attention": False,
+    "model.local": "dense",
+    "model.pool": "conv3d_mixed",
+    "model.norm_pooled": False,
+    "model.segnet_bias": True,
+    "model.standardise": True,
+    "model.scale": "minmax",
+    "ft.rank_weight": 0.0,
+    "ft.augment": NO_AUGMENT,
+}
+TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery, not the method
+    "data.name": "synthetic_faces/tiny_micro",
+    "data.size": 32,
+    "data.frames": 4,
+    "data.order_frames": 6,
+    "model.depths": (1,),
+    "model.widths": (12,),
+    "model.stem": 4,
+    "model.map_size": 16,
+    "model.segnet": (4,),
+    "model.segnet_convolutions": (1,),
+    "model.hidden": 8,
+    "ft.batch": 8,
+    "ft.epochs": 4,
+    "engine.chunk_steps": 4,
+    "engine.save_every": 4,
+    "engine.evaluate_every": 4,
+}
+
+# Tables of several runs: name -> rows; a row is what differs from the full model, which comes first.
+ROWS: dict[str, dict] = {}
+QUESTION: dict[str, dict[str, object]] = {
+    "fdp": {},
+    "no_rank_loss": {"ft.rank_weight": 0.0},
+    "no_dynamic_image": {"ft.dynamic_weight": 0.0},
+    "recognition_only": {"ft.rank_weight": 0.0, "ft.dynamic_weight": 0.0},
+    "no_attention": {"model.attention": False},
+    "shuffled_order": {"ft.shuffle_order": True},
+}
+ROWS["ablation"] = {
+    **QUESTION,
+    "arp": {"model.pool": "arp", "ft.rank_weight": 0.0},
+    "conv3d": {"model.pool": "conv3d", "ft.rank_weight": 0.0},
+    "conv3d_mixed": {"model.pool": "conv3d_mixed", "ft.rank_weight": 0.0},
+    "dense": {"model.local": "dense"},
+    "fixed_scale": {"model.scale": "fixed"},
+}
+ROWS["study"] = {row: {**fields, "seeds": (0, 1, 2)} for row, fields in QUESTION.items()}
+
+VARIANTS = {"paper": PAPER, "released": RELEASED, "tiny": TINY, **{name: {"ablation": name} for name in ROWS}}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = common.base("fdp")
+    config.data.update(
+        {
+            "size": 64,
+            "normalise": "signed",
+            "action_units": (),
+            "frames": 8,
+            "part": "whole",  # whole | onset_offset | onset_apex
+            "phase": "all",  # first | all
+            "views": 1,
+            "order_frames": 16,
+        }
+    )
+    config.update(
+        {
+            "model": {
+                "depths": (1, 1, 1),
+                "widths": (12, 24, 48),
+                "stem": 8,
+                "attention": True,
+                "local": "grouped",
+                "head_dim": 4,
+                "drop_path": 0.0,
+                "init": "fan_in",
+                "map_size": 32,
+                "pool": "rank_score",
+                "scorer_hidden": 0,
+                "norm_pooled": True,
+                "maps": 8,
+                "hidden": 32,
+                "segnet": (8, 16, 32),
+                "segnet_convolutions": (1, 1, 2),
+                "segnet_bias": False,
+                "standardise": False,
+                "scale": "fixed",
+                "form": "auto",
+            },
+            "ft": {
+                "epochs": 10,
+                "batch": 16,
+                "sampler": "permutation",
+                "dynamic_weight": 100.0,
+                "rank_weight": 1.0,
+                "margin": 1.0,
+                "shuffle_order": False,
+                "augment": AUGMENT,
+                "optimizer": {
+                    "name": "adamw",
+                    "learning_rate": 2e-3,
+                    "weight_decay": 0.05,
+                    "b1": 0.9,
+                    "b2": 0.999,
+                    "schedule": "cosine",
+                    "warmup_steps": 10,
+                    "final_learning_rate": 1e-5,
+                    "clip_norm": 0.0,
+                    "groups": (),
+                    "ema": 0.0,
+                },
+            },
+        }
+    )
+    aliases = {
+        "pool": "model.pool",
+        "scale": "model.scale",
+        "attention": "model.attention",
+        "labels": "data.labels",
+        "protocol": "data.protocol",
+    }
+    common.apply(config, arg, VARIANTS, aliases)
+    table = ROWS.get(config.ablation, {})
+    config.rows, config.row_names = common.rows(table), tuple(table)
+    return config
