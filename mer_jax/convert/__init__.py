@@ -1,7 +1,8 @@
 """Released PyTorch weights as checkpoints of mer_jax.
 
 A system's file here holds the map from the released names to its own: `variables(tensors, settings)` gives the Linen
-variables, built by `assemble` from a table of `Entry`.
+variables, built by `assemble` from a table of `Entry`; `CLASSIFIER` is the released name of the layer that gives the
+logits, whose bias says how many classes there are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mer_jax.training.checkpoint import Rolling
 from mer_jax.training.state import Variables
 from mer_jax.workdir import Workdir
 
-MODULES = {"mol": "mer_jax.convert.mol"}
+MODULES = {"akmnet": "mer_jax.convert.akmnet", "mol": "mer_jax.convert.mol"}
 
 LINEAR = (1, 0)  # [out, in] -> [in, out]
 CONV1D = (2, 1, 0)  # [out, in, t] -> [t, in, out]
@@ -153,14 +154,22 @@ def convert(system: str, source: Path, out: Path, settings: Any) -> Path:
         raise UserError(f"{out} is not empty; give a new folder")
     tensors = state_dict(source)
     try:
-        variables = importlib.import_module(MODULES[system]).variables(tensors, settings)
+        ours = importlib.import_module(MODULES[system])
+        variables, n_classes = ours.variables(tensors, settings), len(tensors[f"{ours.CLASSIFIER}.bias"])
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     place = Workdir(out, (0,))
     place.claim(settings.to_dict())
     place.manifest(imported={"system": system, "file": source.name, "tensors": len(tensors)})
     state = {"params": variables["params"], "collections": {k: v for k, v in variables.items() if k != "params"}}
-    facts = {"finished": True, "persons": None, "imported": system, "file": source.name, "seed": 0}
+    facts = {
+        "finished": True,
+        "persons": None,
+        "imported": system,
+        "file": source.name,
+        "seed": 0,
+        "n_classes": n_classes,
+    }
     rolling = Rolling(place.checkpoints(0, "pretrain").absolute())
     rolling.save(0, state, facts)
     rolling.close()

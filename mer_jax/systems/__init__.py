@@ -8,7 +8,12 @@ from typing import Any
 from mer_jax.errors import UserError
 from mer_jax.systems.base import System
 
-MODULES = {"akmnet": "mer_jax.systems.akmnet", "fdp": "mer_jax.systems.fdp", "ma2mi": "mer_jax.systems.ma2mi"}
+MODULES = {
+    "akmnet": "mer_jax.systems.akmnet",
+    "fdp": "mer_jax.systems.fdp",
+    "ma2mi": "mer_jax.systems.ma2mi",
+    "ststnet": "mer_jax.systems.ststnet",
+}
 
 
 def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> System:
