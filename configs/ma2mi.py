@@ -113,7 +113,6 @@ VARIANTS = {"scratch": SCRATCH, "paper": PAPER, "tiny": TINY, **{name: {"ablatio
 def get_config(arg: str = "") -> ConfigDict:
     config = common.base("ma2mi")
     config.data.update({"size": 64, "normalise": "imagenet", "action_units": ()})
-    del config.pre
     config.update(
         {
             "model": {

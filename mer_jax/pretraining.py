@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from mer_jax.prepare import Macro
 from mer_jax.systems import ma2mi_health
 from mer_jax.systems.miacnet import STRIDE
 from mer_jax.training import mesh
-from mer_jax.training.checkpoint import Rolling, read_arrays, read_meta
+from mer_jax.training.checkpoint import Rolling, finished_state, read_variables
 from mer_jax.training.monitor import Monitor
 from mer_jax.training.pretrain import PretrainEngine, PretrainSettings, pretrain
 from mer_jax.training.state import Variables
@@ -60,7 +59,7 @@ def run_pretraining(
     """Pre-trains one seed into `checkpoints/pretrain/<step>`, unless that is finished."""
     directory = workdir.checkpoints(seed, "pretrain")
     scored = system.scores_pretraining and len(macro.held_out) > 0
-    finished = finished_pretraining(directory)
+    finished = finished_state(directory)
     if finished is not None and ((directory / HEALTH).exists() or not scored):
         monitor.say(f"pre-training of seed {seed} is finished already and kept")
         return
@@ -81,7 +80,7 @@ def run_pretraining(
     )
     health = _health(settings, system, macro, engine) if scored else None
     if finished is not None:  # stopped between the last save and the scores
-        variables = load_variables(finished)
+        variables = read_variables(finished)
     else:
         facts = {"seed": seed, "persons": macro.persons, "dataset": settings.data.macro, "excluded": macro.excluded}
         facts |= {"objective": settings.pre.objective, "normalise": settings.data.normalise}
@@ -96,22 +95,6 @@ def run_pretraining(
             write_json(directory / HEALTH, {**found, "pairs": dict(stream.counters)})
         mesh.barrier("health")
         monitor.say("held-out people: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
-
-
-def finished_pretraining(directory: Path) -> Path | None:
-    """The checkpoint of a pre-training that came to its end, or None."""
-    if not directory.is_dir():
-        return None
-    steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
-    if steps and read_meta(directory / str(steps[0]))["finished"]:
-        return directory / str(steps[0])
-    return None
-
-
-def load_variables(checkpoint: Path) -> Variables:
-    """Variables of a training state on disk: the moving average of the parameters where there is one."""
-    state = read_arrays(checkpoint)
-    return {"params": state.get("ema") or state["params"], **state.get("collections", {})}
 
 
 def pair_stream(

@@ -59,7 +59,9 @@ def run(
     place = Workdir(workdir, settings.seeds)
     place.claim(settings.to_dict())
     split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
-    place.manifest(**_facts(micro, macro), split_hash=split_hash, seeds=list(settings.seeds))
+    place.manifest(
+        **_facts(micro, macro), split_hash=split_hash, seeds=list(settings.seeds), classes=micro.labelled.classes
+    )
     monitor = Monitor(workdir, writer=mesh.is_writer())
     try:
         for line in _header(micro):

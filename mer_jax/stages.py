@@ -22,9 +22,16 @@ from mer_jax.errors import UserError
 from mer_jax.evaluation import au_metrics, metrics, protocols, results
 from mer_jax.evaluation.measures import Measures
 from mer_jax.prepare import Macro, Micro
-from mer_jax.pretraining import epoch_steps, finished_pretraining, load_variables, pretrain_settings, shown_batch
+from mer_jax.pretraining import epoch_steps, pretrain_settings, shown_batch
 from mer_jax.training import mesh
-from mer_jax.training.checkpoint import Finished, Rolling, read_arrays, read_meta
+from mer_jax.training.checkpoint import (
+    Finished,
+    Rolling,
+    finished_state,
+    read_arrays,
+    read_meta,
+    read_variables,
+)
 from mer_jax.training.folds import FoldEngine, FoldSettings
 from mer_jax.training.monitor import Monitor
 from mer_jax.training.pretrain import PretrainEngine
@@ -173,7 +180,7 @@ def initial_weights(
         chosen = settings.seeds[0] if settings.pre.share else seed
         directory = workdir.checkpoints(chosen, "pretrain")
         where = f"pre-training of seed {chosen}"
-    checkpoint = finished_pretraining(directory)
+    checkpoint = finished_state(directory)
     if checkpoint is None:
         raise UserError(
             f"{where}: no finished pre-training in {directory}; run with stages=all or stages=pretrain first"
@@ -186,7 +193,7 @@ def initial_weights(
     for field, now in (("objective", settings.pre.objective), ("normalise", settings.data.normalise)):
         if facts.get(field, now) != now:
             raise UserError(f"{where}: was pre-trained with {field} {facts[field]!r}; the config says {now!r}")
-    previous = load_variables(checkpoint)
+    previous = read_variables(checkpoint)
     buckets = system.buckets(store)
     view = view_of(system, buckets.lengths[0] if buckets else 0)
 
@@ -213,7 +220,7 @@ def _initial_directory(init_from: str, seed: int) -> Path:
 
 def imported(init_from: str) -> bool:
     """Whether these weights were imported, so that the persons behind them are unknown."""
-    checkpoint = finished_pretraining(_initial_directory(init_from, 0))
+    checkpoint = finished_state(_initial_directory(init_from, 0))
     return checkpoint is not None and read_meta(checkpoint)["persons"] is None
 
 
@@ -224,10 +231,10 @@ def write_panels(settings: Any, system: Any, micro: Micro, macro: Macro | None, 
         return
     seed = settings.seeds[0]
     pretraining = None
-    checkpoint = finished_pretraining(workdir.checkpoints(seed, "pretrain"))
+    checkpoint = finished_state(workdir.checkpoints(seed, "pretrain"))
     if macro is not None and checkpoint is not None:
         engine = PretrainEngine(system, pretrain_settings(settings, macro, seed))
-        pretraining = load_variables(checkpoint), shown_batch(settings, macro, engine)
+        pretraining = read_variables(checkpoint), shown_batch(settings, macro, engine)
     tested = Tested(
         settings,
         system,

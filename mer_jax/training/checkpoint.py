@@ -132,6 +132,22 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from error
 
 
+def finished_state(directory: Path) -> Path | None:
+    """The checkpoint of a stage that came to its end (meta "finished") among `<directory>/<step>`, or None."""
+    if not directory.is_dir():
+        return None
+    steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
+    if steps and read_meta(directory / str(steps[0]))["finished"]:
+        return directory / str(steps[0])
+    return None
+
+
+def read_variables(checkpoint: Path) -> dict[str, Any]:
+    """Variables of a training state on disk: the moving average of the parameters where there is one."""
+    state = read_arrays(checkpoint)
+    return {"params": state.get("ema") or state["params"], **state.get("collections", {})}
+
+
 def _reader(handler: Any) -> ocp.Checkpointer:
     """A reader of this process alone: by default orbax waits for all processes, and some things one process reads."""
     alone = ocp.options.MultiprocessingOptions(
