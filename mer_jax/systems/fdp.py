@@ -174,6 +174,11 @@ class FDPNetwork(nn.Module):
         return pooled[..., None]
 
 
+def neutral_statistics(side: int) -> dict[str, jax.Array]:
+    """What stands for `FDP.statistics` before anything is fitted."""
+    return {"mean": jnp.zeros(()), "maximum": jnp.ones(()), "deviation": jnp.ones(()), "image": jnp.zeros((side, side))}
+
+
 def dynamic_images(frames: jax.Array, side: int) -> jax.Array:
     """Approximate rank pooling of frames [B, T, H, W, 1], averaged down to [B, side, side]; not scaled."""
     change = jax.vmap(motion.dynamic_image)(frames)
