@@ -9,7 +9,6 @@ that a step waits for them.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -17,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.settings import settings_of
 
 
 def arguments() -> argparse.Namespace:
@@ -38,28 +37,6 @@ def arguments() -> argparse.Namespace:
 
 def report(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
-
-
-class PlainConfig(dict):
-    """What the config files use of ml_collections.ConfigDict, for a machine that lacks it."""
-
-    def __init__(self, fields):
-        super().__init__({k: PlainConfig(v) if isinstance(v, dict) else v for k, v in fields.items()})
-
-    __getattr__ = dict.__getitem__
-    __setattr__ = dict.__setitem__
-
-    def to_dict(self):
-        return {k: v.to_dict() if isinstance(v, PlainConfig) else v for k, v in self.items()}
-
-
-def settings_of(words: str):
-    if importlib.util.find_spec("ml_collections") is None:
-        sys.modules["ml_collections"] = types.SimpleNamespace(ConfigDict=PlainConfig)
-    from configs import ma2mi
-    from mer_jax.settings import Settings
-
-    return Settings(ma2mi.get_config(words).to_dict())
 
 
 def random_store(n: int, frames: int, size: int):

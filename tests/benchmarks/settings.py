@@ -1,0 +1,35 @@
+"""Settings of a config file for benchmarks, which must run where ml_collections is missing."""
+
+import importlib.util
+import sys
+import types
+
+
+class PlainConfig(dict):
+    """What the config files use of ml_collections.ConfigDict, for a machine that lacks it."""
+
+    def __init__(self, fields):
+        super().__init__({k: PlainConfig(v) if isinstance(v, dict) else v for k, v in fields.items()})
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+    def update(self, fields):
+        """Merges nested fields, as ConfigDict does."""
+        for key, value in fields.items():
+            if isinstance(value, dict) and isinstance(self.get(key), PlainConfig):
+                self[key].update(value)
+            else:
+                self[key] = PlainConfig(value) if isinstance(value, dict) else value
+
+    def to_dict(self):
+        return {k: v.to_dict() if isinstance(v, PlainConfig) else v for k, v in self.items()}
+
+
+def settings_of(words: str, config: str = "ma2mi"):
+    """Settings of `configs/<config>.py:<words>`, with or without ml_collections."""
+    if importlib.util.find_spec("ml_collections") is None:
+        sys.modules["ml_collections"] = types.SimpleNamespace(ConfigDict=PlainConfig)
+    from mer_jax.settings import Settings
+
+    return Settings(importlib.import_module(f"configs.{config}").get_config(words).to_dict())
