@@ -66,30 +66,54 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
         text = table(found, {n: _parameters(workdir / "rows" / n) for n in found}, _seconds(workdir, found))
         with atomic_open(workdir / "ablation.csv") as file:
             file.write(text)
-        print(text + f"table: {workdir / 'ablation.csv'}", flush=True)
+        print(f"{short_table(found)}table: {workdir / 'ablation.csv'}", flush=True)
     return found
 
 
 def table(found: Mapping[str, Any], parameters: Mapping[str, int], seconds: Mapping[str, float]) -> str:
-    """The rows as CSV: mean and std over seeds, interval over persons, difference of the mean to the first row."""
+    """The rows as CSV: mean and std over seeds, interval over persons, difference of the mean to the first row.
+
+    Measures of any row have columns of their own, empty where a row lacks them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     full = next(iter(found.values()))
     scores = list(full["overall"])
     columns = [f"{score}_{part}" for score in scores for part in ("mean", "std", "low", "high", "difference")]
     facts = ["select", "comparable", "oracle_inputs"]
-    writer.writerow(["row", "seeds", "n", *facts, *columns, "parameters", "seconds", "notes"])
+    parts = ("mean", "std", "low", "high")
+    measures = list(dict.fromkeys(name for metrics in found.values() for name in metrics.get("measures", {})))
+    measured = [f"{name}_{part}" for name in measures for part in parts]
+    writer.writerow(["row", "seeds", "n", *facts, *columns, "parameters", "seconds", *measured, "notes"])
     for name, metrics in found.items():
         cells: list[str] = []
         for score in scores:
             values = metrics["overall"][score]
-            cells += [f"{values[part]:.4f}" for part in ("mean", "std", "low", "high")]
+            cells += [f"{values[part]:.4f}" for part in parts]
             cells.append(f"{values['mean'] - full['overall'][score]['mean']:+.4f}")
         seeds = len(metrics["per_seed"])
         told = [metrics[fact] for fact in facts]
         notes = "; ".join(metrics["notes"])
-        writer.writerow([name, seeds, metrics["n"], *told, *cells, parameters[name], round(seconds[name]), notes])
+        known = [metrics.get("measures", {}).get(m, {}).get(part) for m in measures for part in parts]
+        extra = ["" if value is None else f"{value:.6g}" for value in known]
+        costs = [parameters[name], round(seconds[name])]
+        writer.writerow([name, seeds, metrics["n"], *told, *cells, *costs, *extra, notes])
     return text.getvalue()
+
+
+def short_table(found: Mapping[str, Any]) -> str:
+    """The rows for the terminal: the first two scores with deviation over seeds and interval over persons."""
+    full = next(iter(found.values()))["overall"]
+    width = max(map(len, found))
+    lines = []
+    for name, metrics in found.items():
+        cells = []
+        for score in [s for s in ("uf1", "uar") if s in full] or list(full)[:2]:
+            v = metrics["overall"][score]
+            interval = f"[{v['low']:.3f}, {v['high']:.3f}]"
+            cells.append(f"{score} {v['mean']:.3f} ± {v['std']:.3f} {interval} {v['mean'] - full[score]['mean']:+.3f}")
+        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    return "\n".join(lines) + "\n"
 
 
 def _parameters(place: Path) -> int:

@@ -1,4 +1,6 @@
 import csv
+import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ def fake_run(calls):
         value = 0.5 if config.pre.objective == "none" else 0.75
         scores = {s: {"mean": value, "std": 0.1, "low": 0.2, "high": 0.9} for s in ("uf1", "acc")}
         facts = {"select": "last", "comparable": True, "oracle_inputs": "none", "notes": ["a note"]}
-        return {"overall": scores, "n": 9, "per_seed": {"0": {}}, **facts}
+        measures = {"epe": {"n": 9, "mean": 0.25, "std": 0.0, "low": 0.125, "high": 0.5}} if value == 0.5 else {}
+        return {"overall": scores, "n": 9, "per_seed": {"0": {}}, "measures": measures, **facts}
 
     return run
 
@@ -49,6 +52,8 @@ def test_rows_become_a_table_with_differences_to_the_first(tmp_path):
     assert [r["row"] for r in rows] == list(ROWS)
     assert [float(r["uf1_difference"]) for r in rows] == [0, 0, -0.25, 0]
     assert {r["parameters"] for r in rows} == {"15"}
+    assert [r["epe_mean"] for r in rows] == ["", "", "0.25", ""]
+    assert rows[2]["epe_low"] == "0.125"
     assert all(float(r["seconds"]) >= 0 and r["n"] == "9" and r["notes"] == "a note" for r in rows)
 
 
@@ -74,9 +79,15 @@ def test_a_row_with_an_unknown_field_is_refused(tmp_path):
         ablation.run_rows(config, tmp_path, fake_run([]), plan_only=False)
 
 
-@pytest.mark.parametrize("name", sorted(ma2mi.ROWS))
-def test_every_row_of_the_config_fits_the_config(name):
-    config = ma2mi.get_config(name)
-    for row in config.row_names:
-        changed = ConfigDict(config.to_dict()).lock()
-        changed.update(config.rows[row])
+CONFIGS = [p.stem for p in sorted(Path(ma2mi.__file__).parent.glob("*.py")) if p.stem not in ("common", "__init__")]
+
+
+@pytest.mark.parametrize("system", CONFIGS)
+def test_every_word_and_row_of_a_config_fits_its_fields(system):
+    module = importlib.import_module(f"configs.{system}")
+    assert module.get_config().system == system
+    for word in module.VARIANTS:
+        config = module.get_config(word)
+        for row in config.row_names:
+            changed = ConfigDict(config.to_dict()).lock()
+            changed.update(config.rows[row])
