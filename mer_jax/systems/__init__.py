@@ -10,8 +10,10 @@ from mer_jax.systems.base import System
 
 MODULES = {
     "akmnet": "mer_jax.systems.akmnet",
+    "atnet": "mer_jax.systems.atnet",
     "fdp": "mer_jax.systems.fdp",
     "ma2mi": "mer_jax.systems.ma2mi",
+    "mol": "mer_jax.systems.mol",
     "ststnet": "mer_jax.systems.ststnet",
 }
 

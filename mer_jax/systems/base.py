@@ -52,12 +52,15 @@ class Stage:
         after the paper's equations. The engine averages over the batch with `batch["weight"]` [B] where present.
       optimizer: settings of the optimizer (see training.optimizer), with `groups`: path prefix -> learning-rate factor.
       carry: top-level names of modules whose parameters and statistics come from the stage before; the rest is fresh.
+      loops: whether a step is as fast inside a loop on CPU, having no convolution: then `engine.chunk_mode = auto` runs
+        a chunk as one program there too.
     """
 
     module: nn.Module
     objective: Objective
     optimizer: Any
     carry: tuple[str, ...] = ()
+    loops: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

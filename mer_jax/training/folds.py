@@ -37,8 +37,8 @@ class FoldSettings:
       evaluate_every: steps between two scorings when the best step is selected, a multiple of chunk_steps.
       fold_mode: how the folds of one device run: loop, vmap, or auto (timed).
       chunk_mode: scan (one program a chunk), dispatch (one a step), or auto: dispatch on CPU, where XLA runs
-        convolutions inside loops many times slower, scan elsewhere. Systems with buckets are dispatched: their
-        steps differ in shape.
+        convolutions inside loops many times slower (unless the stage has none, `Stage.loops`), scan elsewhere.
+        Systems with buckets are dispatched: their steps differ in shape.
       folds_per_device: 0 chooses from the device's memory (CPU: 1).
       seed: of this training.
     """
@@ -202,7 +202,8 @@ class FoldEngine:
     def _decide(self, settings: FoldSettings, decided: dict[str, Any]) -> Programs:
         cpu = jax.default_backend() == "cpu"
         if settings.chunk_mode == "auto":
-            settings = dataclasses.replace(settings, chunk_mode="dispatch" if cpu or self.buckets else "scan")
+            slow = cpu and not self.system.finetune.loops
+            settings = dataclasses.replace(settings, chunk_mode="dispatch" if slow or self.buckets else "scan")
         if self.buckets and settings.chunk_mode == "scan":
             raise UserError("engine.chunk_mode is 'scan'; this system batches clips by length: use dispatch or auto")
         if settings.folds_per_device == 0:
