@@ -123,7 +123,7 @@ class FlowNet(nn.Module):
     def __call__(self, frames: jax.Array, trunk: jax.Array, train: bool) -> jax.Array:
         """Normalised frames [B, T, H, W, 1] and trunk features [B, T-1, h, w, C] -> flow [B, T-1, H, W, 2] in pixels.
 
-        h and w are those of the third level: ceil(ceil(ceil(H / 2) / 2) / 2) where H is even at every level.
+        H and W are multiples of 8, and h = H / 8, w = W / 8.
         """
         batch, length = frames.shape[:2]
         frames = frames.astype(self.dtype)
