@@ -126,6 +126,18 @@ def test_the_composite_set_is_442_clips_of_68_subjects(build_table):
         assert ("moved to surprise" in named["EP07_01"]) == (sheet == 2019)
 
 
+def test_a_list_of_the_composite_may_name_the_classes(build_table):
+    counts = {"casme2": (88, 32, 25, 24), "samm": (92, 26, 15, 28), "smic": (70, 51, 43, 16)}
+    rows = []
+    for dataset, (*clips_of, persons) in counts.items():
+        words = np.repeat(("Negative", "positive", "surprise"), clips_of)
+        rows += [{"dataset": dataset, "subject": str(k % persons), "emotion": w} for k, w in enumerate(words)]
+    found = labels.apply("megc2019", build_table(rows))
+    assert found.classes == ("negative", "positive", "surprise")
+    assert found.counts == {"casme2": (88, 32, 25), "samm": (92, 26, 15), "smic_hs": (70, 51, 43)}
+    assert found.differences == ()
+
+
 def test_subjects_are_compared_by_number(build_table):
     for subject in ("4", "04", "sub04"):
         table = build_table(

@@ -184,3 +184,19 @@ def test_changed_files_are_noticed(folder, tmp_path):
     assert builder.source_key(folder) == before
     trees.write_image(folder / "smile/img3.png", trees.frame(99, height=12))
     assert builder.source_key(folder) != before
+
+
+def test_a_list_of_pictures_of_flow_over_several_datasets(folder, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), np.uint8)
+    names = ["clip_01.png", "clip_02.png", "clip_03 .png"]  # numbers do not make a sequence of them
+    for name, picture in zip(names, pictures, strict=True):
+        (folder / name).write_bytes(frames_lib.encode_png(picture))
+    row = {"subject": "1", "label": "negative", "modality": "flow_strain"}
+    rows = [row | {"path": name, "dataset": name_of} for name, name_of in zip(names, ("a", "a", "b"), strict=True)]
+    rows[2]["clip"] = "clip_01"  # as in the other dataset
+    write_csv(folder, rows, [*rows[0], "clip"])
+    found = build(folder, tmp_path)
+    assert list(found) == ["a/1/clip_01", "a/1/clip_02", "b/1/clip_01"]
+    for clip, picture in zip(found.values(), pictures, strict=True):
+        assert (clip.cohort, clip.modality, len(clip.frames)) == (clip.dataset, "flow_strain", 1)
+        np.testing.assert_array_equal(frames_lib.decode(clip.frames[0]), picture)

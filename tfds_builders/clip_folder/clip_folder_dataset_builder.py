@@ -1,4 +1,4 @@
-"""A user's own clips: one CSV, and video files or folders of frames."""
+"""A user's own clips: one CSV, and video files, folders of frames or single images."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ class Builder(ClipBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"It is the folder that holds {CSV_NAME}: one row a clip with the columns path (a video file or a folder of "
-        "frames), subject, label and optional ones; tfds_builders/clip_folder/README.md describes them."
+        f"It is the folder that holds {CSV_NAME}: one row a clip with the columns path (a video file, a folder of "
+        "frames or an image), subject, label and optional ones; tfds_builders/clip_folder/README.md describes them."
     )
     custom_config = ClipFolderConfig
 
     def clips(self, manual_dir: Path, report: BuildReport) -> Iterable[Item]:
         """One job for each run of rows that share a video or folder, so that it is decoded once."""
         config: ClipFolderConfig = self.builder_config
-        rows = read_rows(manual_dir / CSV_NAME, cohort=config.name)
+        rows = read_rows(manual_dir / CSV_NAME, dataset=config.name)
         report.rows = len(rows)
         for _, group in itertools.groupby(rows, key=lambda row: row.path):
-            yield Job(make_clips, (tuple(group), config.name, config.size, config.positions))
+            yield Job(make_clips, (tuple(group), config.size, config.positions))
 
     def source_key(self, manual_dir: Path) -> str:
         """SHA-256 over the CSV and the names, sizes and times of all files that it names."""
         digest = hashlib.sha256()
-        rows = read_rows(manual_dir / CSV_NAME, cohort=self.builder_config.name)
+        rows = read_rows(manual_dir / CSV_NAME, dataset=self.builder_config.name)
         digest.update((manual_dir / CSV_NAME).read_bytes())
         paths = {row.path for row in rows} | {row.landmarks for row in rows if row.landmarks is not None}
         for path in sorted(paths):

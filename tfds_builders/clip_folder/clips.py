@@ -19,7 +19,7 @@ from mer_jax.errors import UserError
 from tfds_builders.clip_folder.table import POSITIONS, Row
 from tfds_builders.common import landmark_files
 from tfds_builders.common.facs import parse_action_units
-from tfds_builders.common.frame_numbers import FrameMap, list_frames
+from tfds_builders.common.frame_numbers import IMAGE_SUFFIXES, FrameMap, list_frames
 from tfds_builders.common.report import Skipped
 
 # Containers announce a number of frames that decoding may miss by one or two; a larger gap is a broken file.
@@ -37,28 +37,31 @@ class _Clip:
     whole_shape: tuple[int, ...] = ()
 
 
-def make_clips(rows: Sequence[Row], dataset: str, size: int | None, positions: str) -> list[ClipRecord | Skipped]:
-    """Makes the clips of rows that share one video or frame folder; it is read once.
+def make_clips(rows: Sequence[Row], size: int | None, positions: str) -> list[ClipRecord | Skipped]:
+    """Makes the clips of rows that share one video, frame folder or image; it is read once.
 
     Args:
       rows: rows of one path.
-      dataset: name of the dataset.
       size: side that the shorter side of a (cropped) frame is scaled to; None keeps the size.
       positions: `index` or `file_number`, see the README.
 
     Raises:
       UserError: anything that does not fit, with file, row and column.
     """
-    if rows[0].path.is_dir():
-        return [_from_folder(row, dataset, size, positions) for row in rows]
+    path = rows[0].path
+    if path.is_dir():
+        return [_from_folder(row, size, positions) for row in rows]
     if positions != "index":
-        rows[0].refuse("path", rows[0].path.name, f"a frame folder, since --positions is {positions}")
-    return _from_video(rows, dataset, size)
+        rows[0].refuse("path", path.name, f"a frame folder, since --positions is {positions}")
+    if path.suffix.lower() in IMAGE_SUFFIXES:  # as a video, OpenCV would read img1.png, img2.png ... from it
+        return [_from_folder(row, size, positions) for row in rows]
+    return _from_video(rows, size)
 
 
-def _from_folder(row: Row, dataset: str, size: int | None, positions: str) -> ClipRecord:
+def _from_folder(row: Row, size: int | None, positions: str) -> ClipRecord:
+    """A clip of a folder of frames, or of a single image."""
     try:
-        listed = list_frames(row.path)
+        listed = list_frames(row.path) if row.path.is_dir() else FrameMap(row.path.parent, (0,), (row.path,))
     except UserError as error:
         raise UserError(f"{row.where}, column 'path': {error}") from None
     if positions == "file_number":
@@ -73,7 +76,7 @@ def _from_folder(row: Row, dataset: str, size: int | None, positions: str) -> Cl
             _add(clip, frames_lib.decode(encoded), size, encoded, path.name)
         except frames_lib.FrameError as error:
             row.refuse("path", f"{path}, which is {error}", "whole 8-bit images")
-    return _record(clip, dataset, math.nan)
+    return _record(clip, math.nan)
 
 
 def _position_of(row: Row, column: str, listed: FrameMap) -> int | None:
@@ -95,7 +98,7 @@ def _check_end(row: Row, length: int) -> None:
             row.refuse(column, value, f"a position below {length}, the number of frames of {row.path.name}")
 
 
-def _from_video(rows: Sequence[Row], dataset: str, size: int | None) -> list[ClipRecord | Skipped]:
+def _from_video(rows: Sequence[Row], size: int | None) -> list[ClipRecord | Skipped]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints are told in our words
     path = rows[0].path
     video = cv2.VideoCapture(str(path))
@@ -127,7 +130,7 @@ def _from_video(rows: Sequence[Row], dataset: str, size: int | None) -> list[Cli
                 f"{path.name}, a video that breaks off: {length} of {announced} frames can be decoded",
                 "a whole video; give 'end' to take what is there",
             )
-    return [_record(clip, dataset, fps if math.isfinite(fps) and fps > 0 else math.nan) for clip in clips]
+    return [_record(clip, fps if math.isfinite(fps) and fps > 0 else math.nan) for clip in clips]
 
 
 def _add(clip: _Clip, frame: np.ndarray, size: int | None, encoded: bytes | None, name: str) -> None:
@@ -157,7 +160,7 @@ def _window(row: Row, height: int, width: int, size: int | None) -> Window:
     return Window(x, y, w, h, max(round(w * scale), 1), max(round(h * scale), 1))
 
 
-def _record(clip: _Clip, dataset: str, container_fps: float) -> ClipRecord:
+def _record(clip: _Clip, container_fps: float) -> ClipRecord:
     row, length, window = clip.row, len(clip.frames), clip.window
     assert window is not None
     start = row.start or 0
@@ -167,8 +170,8 @@ def _record(clip: _Clip, dataset: str, container_fps: float) -> ClipRecord:
     if row.modality in ("rgb", "flow_strain") and clip.channels == 1:
         row.refuse("modality", f"{row.modality!r} for frames of one channel", "'grey' or 'nir'")
     return ClipRecord(
-        clip=f"{dataset}/{row.subject}/{row.clip}",
-        dataset=dataset,
+        clip=f"{row.dataset}/{row.subject}/{row.clip}",
+        dataset=row.dataset,
         subject=row.subject,
         cohort=row.cohort,
         frames=clip.frames,

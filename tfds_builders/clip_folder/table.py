@@ -18,7 +18,8 @@ REQUIRED = ("path", "subject", "label")
 POSITIONS = ("start", "end", "onset", "apex", "offset")
 BOX = ("x", "y", "w", "h")
 COLUMNS = (
-    *REQUIRED, "clip", *POSITIONS, "fps", *BOX, "landmarks", "action_units", "expression_type", "cohort", "modality",
+    *REQUIRED, "clip", *POSITIONS, "fps", *BOX, "landmarks", "action_units", "expression_type", "dataset", "cohort",
+    "modality",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class Row:
     landmarks: Path | None
     action_units: str
     expression_type: str
+    dataset: str
     cohort: str
     modality: str
 
@@ -58,12 +60,12 @@ def refuse(where: str, column: str, found: object, expected: str) -> NoReturn:
     raise UserError(f"{where}, column {column!r}: found {shown}; expected {expected}")
 
 
-def read_rows(path: Path, cohort: str) -> list[Row]:
+def read_rows(path: Path, dataset: str) -> list[Row]:
     """Reads the CSV.
 
     Args:
       path: the CSV file; relative paths in it start at its folder.
-      cohort: cohort of rows that name none.
+      dataset: name of the dataset of rows that name none.
 
     Raises:
       UserError: no such file, unknown or missing column, a cell that cannot be right, a file that is not there, a clip
@@ -71,10 +73,10 @@ def read_rows(path: Path, cohort: str) -> list[Row]:
     """
     cells = _read_cells(path)
     rows: list[Row] = []
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str, str], str] = {}
     for number, row_cells in cells:
-        row = _row(f"{path}, row {number}", path.parent, row_cells, cohort)
-        name = (row.subject, row.clip)
+        row = _row(f"{path}, row {number}", path.parent, row_cells, dataset)
+        name = (row.dataset, row.subject, row.clip)
         if name in seen:
             row.refuse(
                 "clip",
@@ -128,11 +130,11 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise UserError(f"{path}, row 1: column {missing[0]!r} is missing; {', '.join(REQUIRED)} are required")
 
 
-def _row(where: str, folder: Path, cells: dict[str, str], cohort: str) -> Row:
+def _row(where: str, folder: Path, cells: dict[str, str], dataset: str) -> Row:
     for column in REQUIRED:
         if not cells[column]:
             refuse(where, column, "an empty cell", "a text")
-    for column in ("subject", "clip", "cohort"):
+    for column in ("subject", "clip", "dataset", "cohort"):
         if "/" in cells.get(column, ""):
             refuse(where, column, cells[column], "a text without '/'")
     positions = {c: _whole_number(where, c, cells.get(c, "")) for c in POSITIONS}
@@ -158,7 +160,8 @@ def _row(where: str, folder: Path, cells: dict[str, str], cohort: str) -> Row:
         action_units=cells.get("action_units", ""),
         expression_type=_choice(where, "expression_type", cells.get("expression_type", ""), EXPRESSION_TYPES)
         or "micro",
-        cohort=cells.get("cohort", "") or cohort,
+        dataset=cells.get("dataset", "") or dataset,
+        cohort=cells.get("cohort", "") or cells.get("dataset", "") or dataset,
         modality=_choice(where, "modality", cells.get("modality", ""), MODALITIES),
     )
     parse_action_units(row.action_units, f"{where}, column 'action_units'")
@@ -167,7 +170,7 @@ def _row(where: str, folder: Path, cells: dict[str, str], cohort: str) -> Row:
 
 
 def _clip_name(path: Path, start: int | None, end: int | None) -> str:
-    name = path.stem if path.is_file() else path.name
+    name = path.stem.strip() if path.is_file() else path.name
     if start is None and end is None:
         return name
     return f"{name}_{'' if start is None else start}-{'' if end is None else end}"

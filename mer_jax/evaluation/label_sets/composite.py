@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mer_jax.evaluation.label_set import ActionUnitSet, Counts, LabelSet
 from mer_jax.evaluation.label_sets import casme, micro
-from mer_jax.evaluation.label_sets.words import drop
+from mer_jax.evaluation.label_sets.words import THREE, drop, same
 
 _OBJECTIVE_5 = ("I", "II", "III", "IV", "V")
 _OBJECTIVE_MAP = {c.lower(): c for c in _OBJECTIVE_5}
@@ -37,12 +37,12 @@ def _objective_set(name: str, source: str, *datasets: str) -> LabelSet:
 
 
 def _union(name: str, source: str, *parts: LabelSet) -> LabelSet:
-    """Sets of the same classes over different datasets, as one."""
+    """Sets of the same classes over different datasets, as one; lists of the composite name the class itself."""
     return LabelSet(
         name,
         parts[0].classes,
         source,
-        {d: words for part in parts for d, words in part.maps.items()},
+        {d: same(*THREE) | dict(words) for part in parts for d, words in part.maps.items()},
         {d: words for part in parts for d, words in part.dropped.items()},
         {d: clips for part in parts for d, clips in part.excluded.items()},
         {d: counts for part in parts for d, counts in part.expected.items()},
