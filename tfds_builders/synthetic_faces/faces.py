@@ -22,6 +22,10 @@ from tfds_builders.synthetic_faces.drawing import Canvas, blob, curve, hill, pix
 SUPERSAMPLING = 3  # texels along one pixel: the 1/32 texel of cv2.remap is then 1/96 pixel
 SIDES = ("right", "left")  # of the subject; image x grows from the subject's right to the left
 
+# Melanin is beta distributed; cohorts of other than the usual people, by name: a person stays a function of the cohort.
+_MELANIN = (1.6, 2.2)
+_OTHER_MELANIN = {"synthetic_appearance": (5.0, 1.5)}
+
 _RIGHT_BROW = ((0.170, 0.322), (0.215, 0.293), (0.275, 0.281), (0.340, 0.287), (0.405, 0.305))
 _RIGHT_EYE = ((0.275, 0.405), (0.318, 0.383), (0.368, 0.383), (0.415, 0.411), (0.367, 0.425), (0.318, 0.425))
 _NOSE = (
@@ -164,7 +168,7 @@ def person(cohort: str, subject: str) -> Person:
     rng = np.random.default_rng(text_seed("synthetic_faces person", cohort, subject))
     landmarks = _shape(rng)
     age = float(rng.uniform(18, 70))
-    melanin = float(rng.beta(1.6, 2.2))
+    melanin = float(rng.beta(*_OTHER_MELANIN.get(cohort, _MELANIN)))
     light, dark = np.array([0.90, 0.73, 0.64]), np.array([0.34, 0.22, 0.16])
     skin = light * (1 - melanin) + dark * melanin + rng.normal(0, 0.018, 3) * [1, 0.6, 0.6]
     lip = np.clip(skin * [0.86, 0.62, 0.64] + rng.normal(0, 0.02, 3), 0.05, 1)

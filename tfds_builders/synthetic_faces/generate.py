@@ -35,6 +35,7 @@ class SyntheticConfig:
       expression_type: micro or macro.
       gain: intensity of the strongest action unit, 1 = its largest excursion.
       rhythm: when things happen.
+      balance: (class, relative frequency); empty for that of the expression type.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SyntheticConfig:
     expression_type: str
     gain: tuple[float, float]
     rhythm: Rhythm
+    balance: tuple[tuple[str, int], ...] = ()
 
     @property
     def table(self) -> emotions.Table:
@@ -55,6 +57,8 @@ class SyntheticConfig:
     @property
     def shares(self) -> dict[str, int]:
         """Relative frequency of the classes."""
+        if self.balance:
+            return dict(self.balance)
         return emotions.MICRO_SHARES if self.expression_type == "micro" else emotions.MACRO_SHARES
 
 
@@ -64,9 +68,32 @@ _MACRO_RHYTHM = Rhythm(
     drift_degrees=1.0,
 )  # fmt: skip
 _MACRO = SyntheticConfig("macro", "synthetic_macro", 48, 240, 12, 64, "macro", (0.45, 1.0), _MACRO_RHYTHM)
+# Families over one motion law: the same units move the same way, and one thing at a time differs from `base`.
+_FAMILY_RHYTHM = dataclasses.replace(_MICRO.rhythm, fps=(100.0,))
+_BASE = dataclasses.replace(
+    _MICRO, name="base", cohort="synthetic_base", persons=12, clips=72, neutral_clips=0, gain=(0.25, 0.6),
+    rhythm=_FAMILY_RHYTHM, balance=(("happiness", 18), ("disgust", 26), ("repression", 14), ("surprise", 14)),
+)  # fmt: skip
+_FAMILIES = (
+    _BASE,
+    dataclasses.replace(_BASE, name="twin", cohort="synthetic_twin"),
+    dataclasses.replace(
+        _BASE, name="appearance", cohort="synthetic_appearance", size=40,
+        rhythm=dataclasses.replace(_FAMILY_RHYTHM, light=(0.7, 0.12), slope=0.25, noise=(2.5, 5.0)),
+    ),
+    dataclasses.replace(
+        _BASE, name="motion", cohort="synthetic_motion", gain=(0.35, 0.8),
+        rhythm=dataclasses.replace(_FAMILY_RHYTHM, fps=(30.0,), duration=(0.3, 0.5)),
+    ),
+    dataclasses.replace(
+        _BASE, name="prior", cohort="synthetic_prior",
+        balance=(("happiness", 30), ("disgust", 6), ("repression", 6), ("surprise", 30)),
+    ),
+)  # fmt: skip
 CONFIGS = {
     config.name: config
     for config in (
+        *_FAMILIES,
         _MICRO,
         _MACRO,
         dataclasses.replace(_MICRO, name="micro_dev", cohort="synthetic_dev"),

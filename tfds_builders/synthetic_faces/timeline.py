@@ -96,6 +96,9 @@ class Rhythm:
       drift_degrees: the same for its rotation.
       blink_rate: expected blinks a second.
       flicker: largest change of the illumination within a clip.
+      light: mean and standard deviation of the illumination's gain.
+      slope: standard deviation of its slopes across the frame.
+      noise: sensor noise, standard deviation in grey levels of 0..255.
     """
 
     fps: tuple[float, ...] = (100.0, 200.0)
@@ -107,6 +110,9 @@ class Rhythm:
     drift_degrees: float = 0.25
     blink_rate: float = 0.3
     flicker: float = 0.05
+    light: tuple[float, float] = (1.0, 0.08)
+    slope: float = 0.08
+    noise: tuple[float, float] = (0.8, 2.5)
 
 
 def smoothstep(x: np.ndarray) -> np.ndarray:
@@ -150,7 +156,7 @@ def draw(rng: np.random.Generator, rhythm: Rhythm, neutral: bool) -> Timeline:
         blink = np.maximum(blink, smoothstep(1 - np.abs(time - centre) / (length / 2)) * rng.uniform(0.7, 1.0))
     drift = rhythm.drift_mm * MM
     shift = np.stack([_wander(rng, time, drift) + rng.normal(0, 3 * drift) for _ in range(2)], 1)
-    lamp = [rng.normal(1, 0.08), rng.normal(0, 0.08), rng.normal(0, 0.08)]
+    lamp = [rng.normal(*rhythm.light), rng.normal(0, rhythm.slope), rng.normal(0, rhythm.slope)]
     light = np.stack([base + _wander(rng, time, rhythm.flicker / 3) for base in lamp], 1)
     return Timeline(
         fps=fps,
@@ -168,7 +174,7 @@ def draw(rng: np.random.Generator, rhythm: Rhythm, neutral: bool) -> Timeline:
         blink=blink,
         blinks=blinks,
         light=light,
-        noise=float(rng.uniform(0.8, 2.5)),
+        noise=float(rng.uniform(*rhythm.noise)),
         quality=0 if rng.random() < 0.5 else int(rng.integers(80, 98)),
     )
 
