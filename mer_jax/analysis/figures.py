@@ -32,7 +32,7 @@ _STYLE: Any = {
     "legend.fontsize": 8.0,
     "image.interpolation": "nearest",
 }
-_styled = matplotlib.rc_context(_STYLE)
+styled = matplotlib.rc_context(_STYLE)
 
 
 def png(figure: Figure) -> bytes:
@@ -42,7 +42,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-@_styled
+@styled
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], seeds: int = 1) -> Figure:
     """Confusion matrix: counts, coloured by the share of the true class.
 
@@ -53,7 +53,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], seeds: in
     """
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _figure(WIDTH, 1.2 + 0.58 * len(classes))
+    figure, axes = new_figure(WIDTH, 1.2 + 0.58 * len(classes))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(counts):
         ink = "white" if share[i, j] > 0.55 else "black"
@@ -70,11 +70,11 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], seeds: in
     return figure
 
 
-@_styled
+@styled
 def action_units(per_au: Mapping[str, Mapping[str, float]]) -> Figure:
     """Binary F1 of every action unit beside the predictor that always says yes."""
     names = list(per_au)
-    figure, axes = _figure(WIDTH, 1.0 + 0.24 * len(names))
+    figure, axes = new_figure(WIDTH, 1.0 + 0.24 * len(names))
     y = np.arange(len(names))
     axes.barh(y, [per_au[n]["f1_binary"] for n in names], height=0.6, color=PALETTE[0], label="predicted")
     always = [per_au[n]["all_ones_f1_binary"] for n in names]
@@ -87,7 +87,7 @@ def action_units(per_au: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def persons(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """Share of right answers of every person, best first, in as many parts as stay readable.
 
@@ -103,7 +103,7 @@ def persons(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     made = []
     for part in range(parts):
         mine = rows[part * height : (part + 1) * height]
-        figure, axes = _figure(WIDTH, 0.9 + 0.17 * height)
+        figure, axes = new_figure(WIDTH, 0.9 + 0.17 * height)
         y = np.arange(len(mine))
         values = [row["acc"] for row in mine]
         axes.hlines(y, 0, values, color="#b8cbd8", linewidth=2)
@@ -119,7 +119,7 @@ def persons(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     return made
 
 
-@_styled
+@styled
 def curves(title: str, quantities: Mapping[str, Sequence[Curve]]) -> Figure:
     """Quantities over steps: each seed a line; of several folds their median, and each one faintly.
 
@@ -127,7 +127,7 @@ def curves(title: str, quantities: Mapping[str, Sequence[Curve]]) -> Figure:
       title: of the chart.
       quantities: name -> its curves.
     """
-    figure, axes = _figure(WIDTH, 2.6)
+    figure, axes = new_figure(WIDTH, 2.6)
     several = len(quantities) > 1
     for number, (name, lines) in enumerate(quantities.items()):
         _lines(axes, lines, number if several else None, name if several else None)
@@ -173,7 +173,7 @@ def _mark(lines: Sequence[Curve]) -> str:
     return "o" if max(len(curve.step) for curve in lines) < 4 else ""
 
 
-@_styled
+@styled
 def reconstruction(
     first: np.ndarray, second: np.ndarray, predicted: np.ndarray, delta: np.ndarray | None = None
 ) -> Figure:
@@ -208,7 +208,7 @@ def reconstruction(
     return figure
 
 
-@_styled
+@styled
 def heat_maps(
     onset: np.ndarray,
     apex: np.ndarray,
@@ -243,7 +243,8 @@ def heat_maps(
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of one chart, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 

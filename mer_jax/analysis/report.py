@@ -6,26 +6,20 @@ on a wide screen, and says first what a reader must know before comparing number
 
 from __future__ import annotations
 
-import base64
-import html
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mer_jax.analysis import figures, pictures
 from mer_jax.analysis.open_run import Curve, Run, open_run
+from mer_jax.analysis.page import TITLES, Page, escape, number_cell, score_cell, slug, table
 from mer_jax.data.pairs import COUNTERS
 from mer_jax.evaluation.scores import ORACLE_BRAND, person_scores
 from mer_jax.files import atomic_open
 
-TITLES = {"acc": "accuracy", "uf1": "UF1", "uar": "UAR", "wf1": "weighted F1"} | {
-    "f1_binary": "F1 (present)", "f1_macro": "F1 (macro)", "support": "clips"
-}  # fmt: skip
 HEALTH = ("R", "R_shuf", "R_null", "R_linear", "R_linear_code")
 _HEALTH_CHART = "R on held-out pairs"
 _CAPTIONS = {
@@ -38,37 +32,6 @@ _TRAINING = {
 }
 BOOKKEEPING = ("weight", "waiting_for_data")  # logged, but no curve to look at
 CHARTS = 8  # quantities shown for a stage; the others are in log.jsonl
-_STYLE = """
-:root{color-scheme:light}
-body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#1b1f23;background:#fff;margin:0}
-main{max-width:1120px;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem;margin:.4rem 0 0;overflow-wrap:anywhere}
-h2{font-size:1.15rem;margin:2.2rem 0 .6rem;padding-top:.6rem;border-top:1px solid #d0d7de}
-p{max-width:75ch;margin:.4rem 0}
-.facts{color:#57606a}
-.warn{border-left:6px solid #d55e00;background:#fff3e8;padding:.6rem .9rem;margin:1rem 0;max-width:none}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0}
-th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e4e8ec;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-thead th{border-bottom:2px solid #8c959f}
-td small{color:#57606a;display:block}
-code{overflow-wrap:anywhere}
-.two{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1rem;align-items:start}
-figure{margin:0}
-figure img{display:block;width:100%;height:auto}
-figcaption{color:#57606a;font-size:.9rem;margin:.2rem 0 0;max-width:85ch}
-.wide img{min-width:680px;max-width:1000px}
-pre{background:#f6f8fa;padding:.8rem;overflow:auto;font-size:.8rem;max-height:30rem}
-summary{cursor:pointer}
-@media(max-width:600px){
-main{padding:.7rem}
-table{font-size:.8rem}
-th,td{padding:.25rem}
-td small{font-size:.68rem}
-thead th,td:first-child{white-space:normal}
-}
-"""
 
 
 def write_report(workdir: Path | str) -> Path:
@@ -82,7 +45,7 @@ def write_report(workdir: Path | str) -> Path:
     """
     workdir = Path(workdir).expanduser().resolve()
     run = open_run(workdir)
-    page = _Page(workdir / "figures")
+    page = Page(workdir / "figures")
     _head(page, run)
     if run.metrics is not None:
         _scores(page, run.metrics, run)
@@ -95,90 +58,57 @@ def write_report(workdir: Path | str) -> Path:
     return path
 
 
-class _Page:
-    """Collects the parts of the page and writes its figures."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory, self._parts = directory, list[str]()
-
-    def add(self, *parts: str) -> None:
-        self._parts += parts
-
-    def heading(self, text: str) -> None:
-        self.add(f"<h2>{_text(text)}</h2>")
-
-    def figure(self, name: str, figure: Figure, caption: str, wide: bool = False) -> str:
-        """Writes `figures/<name>.png` and returns the same picture as HTML."""
-        data = figures.png(figure)
-        with atomic_open(self._directory / f"{name}.png", "wb") as file:
-            file.write(data)
-        encoded = base64.b64encode(data).decode("ascii")
-        image = f'<img alt="{_text(caption or name)}" src="data:image/png;base64,{encoded}">'
-        if wide:
-            image = f'<div class="scroll wide">{image}</div>'
-        below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-        return f"<figure>{image}{below}</figure>"
-
-    def text(self, title: str) -> str:
-        body = "\n".join(self._parts)
-        return (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body><main>\n{body}\n</main></body>\n</html>\n"
-        )
-
-
-def _head(page: _Page, run: Run) -> None:
-    page.add(f"<h1>{_text(run.name)}</h1>")
+def _head(page: Page, run: Run) -> None:
+    page.add(f"<h1>{escape(run.name)}</h1>")
     metrics = run.metrics
     if metrics is None:
         page.add('<p class="facts">This run has not been scored.</p>')
         return
     if not metrics["comparable"]:
-        page.add(f'<p class="warn"><strong>{_text(ORACLE_BRAND)}</strong></p>')
+        page.add(f'<p class="warn"><strong>{escape(ORACLE_BRAND)}</strong></p>')
     for line in metrics.get("count_differences") or ():
-        page.add(f'<p class="warn">Counts differ from the published ones: {_text(line)}</p>')
+        page.add(f'<p class="warn">Counts differ from the published ones: {escape(line)}</p>')
     seeds = len(metrics.get("per_seed") or ())
     facts = [
         run.config.get("system"), metrics.get("protocol"), metrics.get("label_set"), f"{metrics['n']} clips",
         f"{metrics['persons']} persons" if "persons" in metrics else None, f"{len(metrics['classes'])} classes",
         f"{seeds} seed{'s' if seeds != 1 else ''}",
     ]  # fmt: skip
-    page.add(f'<p class="facts">{_text(", ".join(str(fact) for fact in facts if fact))}</p>')
+    page.add(f'<p class="facts">{escape(", ".join(str(fact) for fact in facts if fact))}</p>')
     page.add(
-        f"<p>Epoch chosen by <strong>select = {_text(metrics['select'])}</strong>; annotations seen at test time: "
-        f"<strong>oracle_inputs = {_text(metrics['oracle_inputs'])}</strong>{_apex(metrics)}.</p>"
+        f"<p>Epoch chosen by <strong>select = {escape(metrics['select'])}</strong>; annotations seen at test time: "
+        f"<strong>oracle_inputs = {escape(metrics['oracle_inputs'])}</strong>{_apex(metrics)}.</p>"
     )
 
 
 def _apex(metrics: Mapping[str, Any]) -> str:
     counts = metrics.get("apex_source") or {}
-    return _text(" (apex " + ", ".join(f"{name}: {n}" for name, n in counts.items()) + ")") if counts else ""
+    return escape(" (apex " + ", ".join(f"{name}: {n}" for name, n in counts.items()) + ")") if counts else ""
 
 
-def _scores(page: _Page, metrics: Mapping[str, Any], run: Run) -> None:
+def _scores(page: Page, metrics: Mapping[str, Any], run: Run) -> None:
     page.heading("Scores")
     brand = "" if metrics["comparable"] else " — not comparable"
     names = list(metrics["overall"])
     seeds = len(metrics.get("per_seed") or [1])
     several = seeds > 1
-    rows = [[f"all clips{brand}", str(metrics["n"]), *(_score(metrics["overall"][n], several) for n in names)]]
+    rows = [[f"all clips{brand}", str(metrics["n"]), *(score_cell(metrics["overall"][n], several) for n in names)]]
     parts = metrics.get("per_dataset") or {}
     if len(parts) > 1:
         rows += [
-            [f"{d}{brand}", str(part["n"]), *(_score(part[n], several) for n in names)] for d, part in parts.items()
+            [f"{d}{brand}", str(part["n"]), *(score_cell(part[n], several) for n in names)] for d, part in parts.items()
         ]
     if "dataset_average" in metrics:
         average = metrics["dataset_average"]
-        rows.append([f"mean of datasets{brand}", "", *(_score(average[n], False) for n in names)])
+        rows.append([f"mean of datasets{brand}", "", *(score_cell(average[n], False) for n in names)])
     for name, row in (metrics.get("baselines") or {}).items():
-        rows.append([f"baseline: {name}", "", *(_score(row[n], False) if n in row else "" for n in names)])
+        rows.append([f"baseline: {name}", "", *(score_cell(row[n], False) if n in row else "" for n in names)])
     if several:
         for seed, row in metrics["per_seed"].items():
-            rows.append([f"seed {seed}{brand}", "", *(_score(row[n], False) for n in names)])
-    page.add(_table(["", "clips", *(TITLES.get(n, n) for n in names)], rows))
-    page.add(f"<p class='facts'>{_text(_interval_note(metrics, several))}</p>")
-    page.add(*(f"<p>{_text(note)}</p>" for note in metrics.get("notes") or () if note != ORACLE_BRAND))
+            rows.append([f"seed {seed}{brand}", "", *(score_cell(row[n], False) for n in names)])
+    page.add(table(["", "clips", *(TITLES.get(n, n) for n in names)], rows))
+    page.add(f"<p class='facts'>{escape(_interval_note(metrics, several))}</p>")
+    page.add(*(f"<p>{escape(note)}</p>" for note in metrics.get("notes") or () if note != ORACLE_BRAND))
     if "per_au" in metrics:
         picture = page.figure(
             "action_units", figures.action_units(metrics["per_au"]),
@@ -193,8 +123,8 @@ def _scores(page: _Page, metrics: Mapping[str, Any], run: Run) -> None:
         )  # fmt: skip
     details = metrics.get("per_au") or metrics.get("per_class") or {}
     columns = [c for c in next(iter(details.values()), {}) if not c.startswith("all_")]
-    body = [[name, *(_number(row[c]) for c in columns)] for name, row in details.items()]
-    page.add(f'<div class="two">{picture}<div>{_table(["", *(TITLES.get(c, c) for c in columns)], body)}</div></div>')
+    body = [[name, *(number_cell(row[c]) for c in columns)] for name, row in details.items()]
+    page.add(f'<div class="two">{picture}<div>{table(["", *(TITLES.get(c, c) for c in columns)], body)}</div></div>')
     if metrics.get("measures"):
         _measures(page, metrics["measures"], several)
     if run.predictions is not None:
@@ -220,22 +150,22 @@ def _interval_note(metrics: Mapping[str, Any], several: bool) -> str:
     return text
 
 
-def _training(page: _Page, run: Run) -> None:
+def _training(page: Page, run: Run) -> None:
     for stage, title in (("pretrain", "Pre-training"), ("finetune", "Fine-tuning")):
         charts = _charts(run.curves(stage), run.health if stage == "pretrain" else {})
         if not charts:
             continue
         page.heading(title)
         made = [
-            page.figure(f"{stage}_{_slug(name)}", figures.curves(name, chart), _CAPTIONS.get(name, ""))
+            page.figure(f"{stage}_{slug(name)}", figures.curves(name, chart), _CAPTIONS.get(name, ""))
             for name, chart in charts.items()
         ]
-        page.add(f"<p>{_text(_TRAINING[stage])}</p>", f'<div class="two">{"".join(made)}</div>')
+        page.add(f"<p>{escape(_TRAINING[stage])}</p>", f'<div class="two">{"".join(made)}</div>')
         if stage == "pretrain":
             _pairs(page, run)
 
 
-def _pairs(page: _Page, run: Run) -> None:
+def _pairs(page: Page, run: Run) -> None:
     """The pretext on held-out people, and what happened to the frame pairs."""
     waits = [curve.value for curve in run.curves("pretrain").get("waiting_for_data", ())]
     if waits:
@@ -245,13 +175,13 @@ def _pairs(page: _Page, run: Run) -> None:
     seeds, found = [f"seed {seed}" for seed in run.health], list(run.health.values())
     names = [name for name in HEALTH if any(name in scores for scores in found)]
     rows = [[name, *(f"{scores[name]:.3f}" if name in scores else "" for scores in found)] for name in names]
-    left = "<p>On held-out people, at the end:</p>" + _table(["", *seeds], rows)
+    left = "<p>On held-out people, at the end:</p>" + table(["", *seeds], rows)
     tallies = [scores.get("pairs") or {} for scores in found]
     rows = [[name.replace("_", " "), *(f"{tally.get(name, 0)}" for tally in tallies)] for name in COUNTERS]
     right = (
         "<p>Frame pairs since the last start of the run: delivered, tried, rejected by reason, given up (weight 0), "
         "and those whose landmarks are unknown, so that head movement was not tested:</p>"
-    ) + _table(["", *seeds], rows)
+    ) + table(["", *seeds], rows)
     page.add(f'<div class="two"><div>{left}</div><div>{right if any(tallies) else ""}</div></div>')
 
 
@@ -278,17 +208,17 @@ def _equals_loss(quantities: Mapping[str, list[Curve]], name: str) -> bool:
     return bool(pairs) and all(np.array_equal(term.value, loss.value, equal_nan=True) for term, loss in pairs)
 
 
-def _pictures(page: _Page, run: Run) -> None:
+def _pictures(page: Page, run: Run) -> None:
     drawn_by = pictures.of(str(run.config.get("system")))
     for picture in drawn_by.pictures(run.panels) if drawn_by and run.panels else ():
         page.heading(picture.heading)
         image = page.figure(picture.name, picture.figure, picture.caption, picture.wide)
         page.add(image if picture.wide else f'<div class="two">{image}</div>')
         if picture.text:
-            page.add(f"<p>{_text(picture.text)}</p>")
+            page.add(f"<p>{escape(picture.text)}</p>")
 
 
-def _measures(page: _Page, summary: Mapping[str, Mapping[str, Any]], several: bool) -> None:
+def _measures(page: Page, summary: Mapping[str, Mapping[str, Any]], several: bool) -> None:
     """What the system is scored by beside the classes."""
     page.heading("Measures")
     rows = [
@@ -297,7 +227,7 @@ def _measures(page: _Page, summary: Mapping[str, Mapping[str, Any]], several: bo
     ]
     page.add(
         "<p>Means over the test clips in which a measure is known; the interval is over persons.</p>",
-        _table(["", "clips", "mean"], rows),
+        table(["", "clips", "mean"], rows),
     )
 
 
@@ -306,49 +236,11 @@ def _plain(row: Mapping[str, Any], several: bool) -> str:
     return f"{row['mean']:.4g}{spread}<small>[{row['low']:.4g}, {row['high']:.4g}]</small>"
 
 
-def _settings(page: _Page, run: Run) -> None:
+def _settings(page: Page, run: Run) -> None:
     page.heading("How it was made")
     if run.metrics is not None and run.metrics.get("split_hash"):
-        page.add(f"<p>Hash of the splits: <code>{_text(run.metrics['split_hash'])}</code></p>")
+        page.add(f"<p>Hash of the splits: <code>{escape(run.metrics['split_hash'])}</code></p>")
     for title, content in (("config.json", run.config), ("manifest.json", run.manifest)):
         if content:
-            text = _text(json.dumps(content, indent=1, ensure_ascii=False))
+            text = escape(json.dumps(content, indent=1, ensure_ascii=False))
             page.add(f"<details><summary>{title}</summary><pre>{text}</pre></details>")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells are finished HTML except for the first one of a row."""
-    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr><td>{_text(row[0])}</td>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _score(value: Any, several: bool) -> str:
-    if not isinstance(value, Mapping):
-        return f"{value:.3f}"
-    text = f"{value['mean']:.3f}"
-    if several:
-        text += f"<small>± {_short(value['std'])}</small>"
-    if "low" in value:
-        text += f"<small>[{_short(value['low'])}, {_short(value['high'])}]</small>"
-    return text
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1)
-
-
-def _number(value: float) -> str:
-    if float(value).is_integer():
-        return f"{value:.0f}"
-    return f"{value:.3f}" if value < 1 else f"{value:.1f}"  # a share, or a mean count
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

@@ -63,7 +63,7 @@ def summarise(
     for what, value, known in (("select", select, SELECTS), ("oracle_inputs", oracle_inputs, ORACLE_INPUTS)):
         if value not in known:
             raise UserError(f"{what} is {value!r}; expected one of {', '.join(known)}")
-    truth, persons, datasets = _align(predictions)
+    truth, persons, datasets = align(predictions)
     is_au = predictions.task == "au"
     scorer = _Scorer(predictions, is_au, replicates, level, bootstrap_seed)
     pooled, overall, boot = scorer.score(np.arange(len(predictions)))
@@ -144,19 +144,8 @@ class _Scorer:
 
     def score(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, dict[str, float]], metrics.Bootstrap]:
         """Counts of each seed [S, ...], the scores and the bootstrap of the given rows (the same clips each seed)."""
-        p = self._p.select(rows)
-        seeds, seed = np.unique(p.seed, return_inverse=True)
-        # Persons in the order of the rows: the resampling does not depend on how cohorts are called.
-        persons, first, person = np.unique(p.person, return_index=True, return_inverse=True)
-        person = np.argsort(np.argsort(first))[person]
-        group, n_groups = seed * len(persons) + person, len(seeds) * len(persons)
-        extra: dict[str, Any] = {}
-        if self._is_au:
-            counts = au_metrics.au_confusion(p.truth, p.predicted, group, n_groups)
-            extra = {"scores": au_metrics.SCORES, "support": au_metrics.support}
-        else:
-            counts = metrics.grouped_confusion(p.truth, p.predicted, group, n_groups, len(p.classes))
-        counts = counts.reshape(len(seeds), len(persons), *counts.shape[1:])
+        _, counts = person_counts(self._p.select(rows))
+        extra: dict[str, Any] = {"scores": au_metrics.SCORES, "support": au_metrics.support} if self._is_au else {}
         pooled = counts.sum(1)
         boot = metrics.bootstrap(counts, **extra, **self._bootstrap)
         summary = {}
@@ -168,8 +157,33 @@ class _Scorer:
         return pooled, summary, boot
 
 
-def _align(p: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, person and dataset of the clips of the first seed; refuses seeds over different clips."""
+def person_counts(p: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Confusion matrices of each seed and person.
+
+    Args:
+      p: predictions of one or several seeds over the same clips.
+
+    Returns:
+      Names of the P persons, and int64 [S, P, C, C], rows truth (action units: [S, P, A, 2, 2], known decisions).
+    """
+    seeds, seed = np.unique(p.seed, return_inverse=True)
+    # Persons in the order of the rows: the resampling does not depend on how cohorts are called.
+    names, first, person = np.unique(p.person, return_index=True, return_inverse=True)
+    person = np.argsort(np.argsort(first))[person]
+    group, n_groups = seed * len(names) + person, len(seeds) * len(names)
+    if p.task == "au":
+        counts = au_metrics.au_confusion(p.truth, p.predicted, group, n_groups)
+    else:
+        counts = metrics.grouped_confusion(p.truth, p.predicted, group, n_groups, len(p.classes))
+    return names[np.argsort(first)], counts.reshape(len(seeds), len(names), *counts.shape[1:])
+
+
+def align(p: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, person and dataset of the clips of the first seed.
+
+    Raises:
+      UserError: no prediction, or seeds over different clips.
+    """
     if not len(p):
         raise UserError("there is no prediction to score")
     first = p.select(p.seed == p.seeds[0])
