@@ -12,9 +12,19 @@ from ml_collections import ConfigDict
 BENCHMARKS = {
     "synthetic": {"name": "synthetic_faces/micro", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
+    "synthetic_dev_3": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_3", "protocol": "loso"},
     "synthetic_au": {"name": "synthetic_faces/micro", "labels": "synthetic_au", "protocol": "au_loso", "task": "au"},
     "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
 }
+# Synthetic databases over one motion law, each but `base` with one shift: pooled, held out, inside each, from base.
+_FAMILIES = "+".join(f"synthetic_faces/{family}" for family in ("base", "twin", "appearance", "motion", "prior"))
+BENCHMARKS |= {
+    word: {"name": _FAMILIES, "labels": "synthetic_families", "protocol": protocol}
+    for word, protocol in {
+        "families_cde": "cde", "families_hde": "cross_dataset", "families_within": "loso_within",
+        "families_from_base": "hde_from_base",
+    }.items()
+}  # fmt: skip
 # One database by LOSO: the benchmark is called as its label set. Face crops where the distribution has them.
 _LOSO = {
     "casme/cropped": ("casme_3", "casme_4", "casme_4_akmnet", "casme_8"),

@@ -394,9 +394,11 @@ def test_partly_unknown_action_units_stay_unknown(build_table):
 def test_synthetic_families_have_the_classes_of_the_composite(build_table):
     words = {"happiness": 2, "disgust": 1, "repression": 1, "surprise": 1, "others": 3}
     rows = clips("synthetic_faces_motion", words, ("p1", "p2")) + clips("synthetic_faces_base", words, ("p1",))
-    found = labels.apply("synthetic_3", build_table(rows))
+    found = labels.apply("synthetic_families", build_table(rows))
     assert found.classes == ("negative", "positive", "surprise")
     assert found.counts == {"synthetic_faces_motion": (2, 2, 1), "synthetic_faces_base": (2, 2, 1)}
+    micro = labels.apply("synthetic_3", build_table(clips("synthetic_faces_micro", words, ("p1",))))
+    assert micro.counts == {"synthetic_faces": (2, 2, 1)}
     assert canonical("synthetic_faces_prior") == "synthetic_faces_prior"
     assert person_of("synthetic_faces_prior", "p001") == "synthetic_prior/p001"
 

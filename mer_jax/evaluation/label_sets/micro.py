@@ -20,8 +20,20 @@ from mer_jax.evaluation.label_sets.words import (
 
 # --- Synthetic faces -------------------------------------------------------------------------------------------------
 
-_SYNTHETIC_NAMES = ("synthetic_faces", *FAMILIES)
 _NEUTRAL = drop("neutral", why="a neutral clip (distractors only) shows no expression")
+
+
+def _synthetic_3(name: str, source: str, *datasets: str) -> LabelSet:
+    return LabelSet(
+        name,
+        THREE,
+        f"tfds_builders/synthetic_faces, {source}",
+        dict.fromkeys(datasets, valence(("disgust", "repression"), ("happiness",))),
+        dict.fromkeys(datasets, _NEUTRAL | drop(OTHERS)),
+        expression_types=("micro", "neutral"),
+    )
+
+
 _SYNTHETIC = (
     LabelSet(
         "synthetic_5",
@@ -31,14 +43,8 @@ _SYNTHETIC = (
         {"synthetic_faces": _NEUTRAL},
         expression_types=("micro", "neutral"),  # neutral is dropped by its word, with that reason
     ),
-    LabelSet(
-        "synthetic_3",
-        THREE,
-        "tfds_builders/synthetic_faces, the families over one motion law, by the classes of MEGC 2019",
-        dict.fromkeys(_SYNTHETIC_NAMES, valence(("disgust", "repression"), ("happiness",))),
-        dict.fromkeys(_SYNTHETIC_NAMES, _NEUTRAL | drop(OTHERS)),
-        expression_types=("micro", "neutral"),
-    ),
+    _synthetic_3("synthetic_3", "micro configurations, by the classes of MEGC 2019", "synthetic_faces"),
+    _synthetic_3("synthetic_families", "families over one motion law, by the classes of MEGC 2019", *FAMILIES),
 )
 
 # --- SAMM ------------------------------------------------------------------------------------------------------------
