@@ -1,0 +1,133 @@
+"""Correlation volume and flow network, and the convolutions below them, against slow numpy formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mer_jax.nn import flow, patches
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "forms"),
+    [(3, 1, 1, ("direct", "patches", "taps")), (4, 2, 1, ("direct", "patches")), (2, 2, 0, ("direct", "patches"))],
+)
+def test_convolutions(kernel: int, stride: int, padding: int, forms: tuple[str, ...]) -> None:
+    """Sum over the window, place after place; gradients of all forms are the same."""
+    x, k = random(2, 6, 5, 3), random(kernel, kernel, 3, 4, seed=1)
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in (6, 5))
+    expected = np.zeros((2, height, width, 4))
+    for i in range(height):
+        for j in range(width):
+            window = padded[:, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+            expected[:, i, j] = np.einsum("nhwc,hwcf->nf", window, k)
+    gradients = []
+    for form in forms:
+
+        def loss(x: Any, k: Any, form: str = form) -> tuple[jax.Array, jax.Array]:
+            y = patches.convolve(x, k, stride, padding, form)
+            return (y**2).sum(), y
+
+        found, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(x, k)
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+        gradients.append(found)
+    for other in gradients[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradients[0], other)
+    with pytest.raises(ValueError, match="form"):
+        patches.convolve(x, k, 2, padding, "taps")
+
+
+def test_transposed_convolution() -> None:
+    """Every pixel adds its kernel at twice its place, minus one."""
+    x, k = random(2, 3, 2, 3), random(4, 4, 3, 5, seed=1)
+    expected = np.zeros((2, 8, 6, 5))
+    for i in range(3):
+        for j in range(2):
+            expected[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += np.einsum("nc,hwcf->nhwf", x[:, i, j], k)
+    for form in ("direct", "taps"):
+        found = patches.upconvolve(jnp.asarray(x), jnp.asarray(k), form)
+        np.testing.assert_allclose(found, expected[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "search", "dilation"), [((4, 6), 20, 2), ((5, 4), 20, 2), ((4, 5), 2, 1), ((6, 6), 2, 2)]
+)
+def test_correlation(size: tuple[int, int], search: int, dilation: int) -> None:
+    """Displacement after displacement, zero outside; the full volume is what is computed, framed by zeros."""
+    (height, width), steps = size, search // dilation
+    a, b = random(2, height, width, 3), random(2, height, width, 3, seed=1)
+    expected = np.zeros((2, height, width, 2 * steps + 1, 2 * steps + 1))
+    for i in range(2 * steps + 1):
+        for j in range(2 * steps + 1):
+            for y in range(height):
+                for x in range(width):
+                    y2, x2 = y + (i - steps) * dilation, x + (j - steps) * dilation
+                    if 0 <= y2 < height and 0 <= x2 < width:
+                        expected[:, y, x, i, j] = (a[:, y, x] * b[:, y2, x2]).mean(-1)
+    found = np.asarray(flow.correlation(jnp.asarray(a), jnp.asarray(b), search, dilation))
+    empty = [steps - flow.reached(s, search, dilation) for s in size]
+    full = np.pad(found, ((0, 0),) * 3 + ((empty[0],) * 2, (empty[1],) * 2))
+    np.testing.assert_allclose(full, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_joint_convolution_leaves_out_zeros_only(random_params: Callable) -> None:
+    """The same as a convolution over the whole volume, whose border is zero."""
+    redirected, trunk, volume = random(1, 4, 4, 2), random(1, 4, 4, 3, seed=1), random(1, 4, 4, 3, 3, seed=2)
+    module = flow.JointConv(5, steps=7)
+    params = random_params(module, redirected, volume, trunk)
+    full = np.pad(volume, ((0, 0),) * 3 + ((2, 2), (2, 2))).reshape(1, 4, 4, 49)
+    joint = np.concatenate([redirected, full, trunk], axis=-1)
+    expected = patches.convolve(jnp.asarray(joint), params["kernel"], padding=1, form="direct")
+    found = module.apply({"params": params}, redirected, volume, trunk)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[flow.FlowNet, Any, np.ndarray, np.ndarray]:
+    module = flow.FlowNet(width=0.03, depth=2)
+    frames, trunk = random(2, 4, 24, 24, 1), random(2, 3, 3, 3, 4, seed=1)
+    return module, jax.jit(lambda: module.init(jax.random.key(0), frames, trunk, False))(), frames, trunk
+
+
+def test_every_pair_sees_its_own_two_frames(network: Any) -> None:
+    module, variables, frames, trunk = network
+    apply = jax.jit(lambda f, t: module.apply(variables, f, t, False))
+    before = np.asarray(apply(frames, trunk))
+    assert before.shape == (2, 3, 24, 24, 2)
+    changed = frames.copy()
+    changed[1, 3] += random(24, 24, 1, seed=5)
+    difference = np.abs(np.asarray(apply(changed, trunk)) - before).max(axis=(2, 3, 4))
+    assert (difference > 1e-6).tolist() == [[False] * 3, [False, False, True]]
+    changed = trunk.copy()
+    changed[0, 1] += 1
+    difference = np.abs(np.asarray(apply(frames, changed)) - before).max(axis=(2, 3, 4))
+    assert (difference > 1e-6).tolist() == [[False, True, False], [False] * 3]
+
+
+def test_second_frame_is_the_next_one(network: Any) -> None:
+    """Two frames given as a sequence of their own give the flow that they have within the longer one."""
+    module, variables, frames, trunk = network
+    apply = jax.jit(lambda f, t: module.apply(variables, f, t, False))
+    whole, alone = apply(frames, trunk), apply(frames[:, 1:3], trunk[:, 1:2])
+    np.testing.assert_allclose(alone[:, 0], whole[:, 1], rtol=1e-3, atol=1e-5)
+
+
+def test_full_size() -> None:
+    """39,730,282 parameters with two trunk features of 128 channels, whatever the size of the frames."""
+    for size in (64, 128):
+        frames = jax.ShapeDtypeStruct((1, 2, size, size, 1), jnp.float32)
+        trunk = jax.ShapeDtypeStruct((1, 1, size // 8, size // 8, 256), jnp.float32)
+        module = flow.FlowNet()
+        variables = jax.eval_shape(lambda f, t, m=module: m.init(jax.random.key(0), f, t, False), frames, trunk)
+        assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 39_730_282
+        assert variables["params"]["conv3_1"]["kernel"].shape == (3, 3, 32 + 441 + 256, 256)
