@@ -24,7 +24,12 @@ from mer_jax.training.checkpoint import Rolling
 from mer_jax.training.state import Variables
 from mer_jax.workdir import Workdir
 
-MODULES = {"akmnet": "mer_jax.convert.akmnet", "fdp": "mer_jax.convert.fdp", "mol": "mer_jax.convert.mol"}
+MODULES = {
+    "akmnet": "mer_jax.convert.akmnet",
+    "fdp": "mer_jax.convert.fdp",
+    "mol": "mer_jax.convert.mol",
+    "ststnet": "mer_jax.convert.ststnet",
+}
 
 LINEAR = (1, 0)  # [out, in] -> [in, out]
 CONV1D = (2, 1, 0)  # [out, in, t] -> [t, in, out]
