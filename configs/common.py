@@ -13,6 +13,7 @@ BENCHMARKS = {
     "synthetic": {"name": "synthetic_faces/micro", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev_3": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_3", "protocol": "loso"},
+    "families_dev": {"name": "synthetic_faces/base_dev", "labels": "synthetic_families", "protocol": "loso"},
     "synthetic_au": {"name": "synthetic_faces/micro", "labels": "synthetic_au", "protocol": "au_loso", "task": "au"},
     "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
 }
@@ -80,6 +81,12 @@ def data() -> ConfigDict:
             "macro_align": "none",  # the same for what is pre-trained on
             "align_margin": 2.5,  # side of an aligned crop over the larger side of the box of eyes, nose and mouth
             "extent": "whole",  # what the store keeps of a clip: whole | onset_offset
+            "magnify": "none",  # none | phase | eulerian: small movements made larger, see mer_jax/data/magnify.py
+            "magnify_alpha": 15.0,  # a movement d becomes (1 + alpha) d
+            "magnify_band": (0.0, 10.0),  # frequencies of the changes that are magnified
+            "magnify_unit": "hz",  # hz | cycles (a frame; for clips of unknown frame rate)
+            "magnify_cutoff": 16.0,  # eulerian: wavelength in pixels below which alpha is lowered
+            "magnify_blur": 2.0,  # phase: blur of the phase in pixels
         }
     )
 

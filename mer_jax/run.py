@@ -51,6 +51,7 @@ def run(
         raise Preempted("stopped before training; run the same command again")
     system = systems.build(settings, len(micro.labelled.classes), len(macro.classes) if macro else 0)
     stages.fold_settings(settings, micro, settings.seeds[0])  # says what does not fit before hours of pre-training
+    stages.magnification(settings)
     if plan_only:
         print("\n".join(_header(micro)))
         plan.show(settings, system, micro, macro)

@@ -15,6 +15,7 @@ import numpy as np
 from mer_jax.analysis import pictures
 from mer_jax.analysis.pictures.base import Tested, choose_clips, write
 from mer_jax.data import align, motion, sampling
+from mer_jax.data.magnify import Magnification, magnify_store
 from mer_jax.data.motion_cache import MotionCache
 from mer_jax.data.source import default_data_dir
 from mer_jax.data.store import build_store
@@ -74,17 +75,35 @@ def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
     store, table = build_store(
         micro.source, micro.rows, system.needs, labels, fit=data.fit, align=how, extent=data.extent
     )
-    return with_motion(settings, system, store, table["clip"].tolist())
+    clips = table["clip"].tolist()
+    return with_motion(settings, system, magnify_store(store, magnification(settings), _cache(settings), clips), clips)
+
+
+def magnification(settings: Any) -> Magnification:
+    """How the scored clips are magnified.
+
+    Raises:
+      UserError: an unknown option.
+    """
+    data = settings.data
+    band = tuple(float(f) for f in data.magnify_band)
+    return Magnification(
+        data.magnify, data.magnify_alpha, band, data.magnify_unit, data.magnify_cutoff, data.magnify_blur
+    )
+
+
+def _cache(settings: Any) -> MotionCache:
+    """What is computed once for all runs: motion targets, magnified clips."""
+    root = Path(settings.data.dir).expanduser() if settings.data.dir else default_data_dir()
+    return MotionCache(root / "motion")
 
 
 def with_motion(settings: Any, system: Any, store: Any, clips: list[str]) -> Any:
     """The store with the motion targets that the system reads, computed or from the cache on disk."""
     if not system.needs.motion:
         return store
-    data = settings.data
-    root = Path(data.dir).expanduser() if data.dir else default_data_dir()
     specs = motion.named(system.needs.motion)
-    return dataclasses.replace(store, motion=motion.store_targets(store, specs, MotionCache(root / "motion"), clips))
+    return dataclasses.replace(store, motion=motion.store_targets(store, specs, _cache(settings), clips))
 
 
 def run_folds(
