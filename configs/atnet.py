@@ -98,7 +98,16 @@ ROWS: dict[str, dict] = {
     "ablation_cde": {row: {**FAMILIES, **PROTOCOLS["cde"], **fields} for row, fields in SWITCHES.items()},
 }
 
+# Settings are chosen on micro_dev and base_dev alone, whose people are never scored.
+DEV: dict[str, object] = {
+    "data.name": "synthetic_faces/base_dev",
+    "data.labels": "synthetic_families",
+    "data.protocol": "kfold",
+    "data.n_folds": 4,
+    "ft.epochs": 40,  # 4 steps each
+}
 VARIANTS = {
+    "families_dev": DEV,
     **{stream: fields for stream, fields in STREAMS.items() if fields},
     "paper": PAPER,
     "released": RELEASED,

@@ -13,7 +13,6 @@ BENCHMARKS = {
     "synthetic": {"name": "synthetic_faces/micro", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_5", "protocol": "loso"},
     "synthetic_dev_3": {"name": "synthetic_faces/micro_dev", "labels": "synthetic_3", "protocol": "loso"},
-    "families_dev": {"name": "synthetic_faces/base_dev", "labels": "synthetic_families", "protocol": "loso"},
     "synthetic_au": {"name": "synthetic_faces/micro", "labels": "synthetic_au", "protocol": "au_loso", "task": "au"},
     "synthetic_tiny": {"name": "synthetic_faces/tiny_micro", "labels": "synthetic_5", "protocol": "loso"},
 }

@@ -76,6 +76,7 @@ _BASE = dataclasses.replace(
 )  # fmt: skip
 _FAMILIES = (
     _BASE,
+    dataclasses.replace(_BASE, name="base_dev", cohort="synthetic_base_dev"),  # to choose by, never scored
     dataclasses.replace(_BASE, name="twin", cohort="synthetic_twin"),
     dataclasses.replace(
         _BASE, name="appearance", cohort="synthetic_appearance", size=40,
