@@ -188,7 +188,7 @@ def reconstruction(
     pictures = [("input $x_t$", first), ("target $x_{t+k}$", second), ("reconstruction", predicted)]
     changes = [(f"target − input, ×{AMPLIFY}", second - first), (f"reconstr. − input, ×{AMPLIFY}", predicted - first)]
     columns = len(pictures) + len(changes) + (delta is not None)
-    figure, grid = _picture_grid(len(first), columns, 1.35)
+    figure, grid = picture_grid(len(first), columns, 1.35)
     for i, row in enumerate(grid):
         for axes, (title, images) in zip(row, pictures, strict=False):
             _picture(axes, images[i], title if i == 0 else "")
@@ -202,9 +202,9 @@ def reconstruction(
         copied = float(((second[i] - first[i]) ** 2).mean())
         left = float(((second[i] - predicted[i]) ** 2).mean())
         text = f"pixel R {1 - left / copied:+.2f}" if copied > 0 else "no change"
-        _below(row[0], text)
+        text_below(row[0], text)
         for axes in row:
-            _bare(axes)
+            bare(axes)
     return figure
 
 
@@ -226,7 +226,7 @@ def heat_maps(
       titles: label and action units of each clip.
     """
     columns = 3 + (attention is not None)
-    figure, grid = _picture_grid(len(onset), columns, WIDTH / columns)
+    figure, grid = picture_grid(len(onset), columns, WIDTH / columns)
     for i, row in enumerate(grid):
         heading = ("onset", "apex", "Grad-CAM of action", "attention map")
         for axes, image in zip(row, (onset[i], apex[i], apex[i]), strict=False):
@@ -235,11 +235,11 @@ def heat_maps(
         if attention is not None:
             row[3].imshow(attention[i], cmap="viridis", vmin=0)
         for axes, text in zip(row, heading, strict=False):
-            _bare(axes)
+            bare(axes)
             if i == 0:
                 axes.set_title(text, fontsize=8, pad=3)
         if titles is not None:
-            _below(row[0], str(titles[i]))
+            text_below(row[0], str(titles[i]))
     return figure
 
 
@@ -249,7 +249,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _picture_grid(rows: int, columns: int, cell: float) -> tuple[Figure, list[list[Axes]]]:
+def picture_grid(rows: int, columns: int, cell: float) -> tuple[Figure, list[list[Axes]]]:
     """Square cells of `cell` inches with headings above the first row and a line of text below every row."""
     top, below, gap = 0.24, 0.22, 0.03
     width, height = columns * cell, top + rows * (cell + below)
@@ -267,7 +267,8 @@ def _picture_grid(rows: int, columns: int, cell: float) -> tuple[Figure, list[li
     return figure, grid
 
 
-def _below(axes: Axes, text: str) -> None:
+def text_below(axes: Axes, text: str) -> None:
+    """A line of text below a cell of `picture_grid`."""
     axes.text(0, -0.02, text, transform=axes.transAxes, va="top", fontsize=8)
 
 
@@ -276,7 +277,8 @@ def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.set_title(title, fontsize=8, pad=3)
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Takes ticks, grid and frame away."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
