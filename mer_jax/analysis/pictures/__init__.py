@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = {"ma2mi": "mer_jax.analysis.pictures.ma2mi", "ststnet": "mer_jax.analysis.pictures.ststnet"}
+MODULES = {
+    "atnet": "mer_jax.analysis.pictures.atnet",
+    "ma2mi": "mer_jax.analysis.pictures.ma2mi",
+    "ststnet": "mer_jax.analysis.pictures.ststnet",
+}
 
 
 def of(system: str) -> ModuleType | None:
