@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 SIDE = 3  # of the kernel, and of a window
-LANES = 32  # examples in a block on CPU, whose arrays then stay in a cache
+LANES = 16  # examples in a block on CPU, whose arrays then stay in a cache
 _TAPS = tuple((i, j) for i in range(SIDE) for j in range(SIDE))
 
 
