@@ -56,6 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "model": {
                 "input": "frames",  # frames | pictures
                 "side": 28,
+                "border": 0.0625,  # of the frame, left out of its flow picture
                 "order": ("strain", "v", "u"),
                 "filters": (3, 5, 8),
                 "dropout": 0.5,

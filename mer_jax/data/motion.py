@@ -52,6 +52,7 @@ class MotionSpec:
       weights: form of the rank pooling, see `rank_pooling_weights`.
       grid: window and grid of `flow_grid`.
       side: height and width of `flow_image` in pixels.
+      border: share of the frame's sides that `flow_image` leaves out on each side.
       tvl1: settings of the flow.
       code_version: version of the code that computes; never set by hand.
     """
@@ -63,6 +64,7 @@ class MotionSpec:
     weights: Weights = "harmonic"
     grid: FlowGrid = FlowGrid()  # noqa: RUF009 (frozen)
     side: int = 28
+    border: float = 1 / 16
     tvl1: TVL1Settings = DEFAULTS
     code_version: int = CODE_VERSION
 
@@ -72,6 +74,8 @@ class MotionSpec:
                 raise ValueError(f"motion target {name}: found {getattr(self, name)!r}, expected {get_args(known)}")
         if self.sequences < 0:
             raise ValueError(f"motion target {self.kind}: found sequences={self.sequences}, expected 0 or more")
+        if not 0 <= self.border < 0.5:
+            raise ValueError(f"motion target border: found {self.border}, expected a share of 0 or more below one half")
         least = 0 if self.kind == "dynamic_image" else 2
         if self.phases < least or self.phases == 1:
             raise ValueError(
@@ -92,7 +96,7 @@ class MotionSpec:
         if self.kind == "flow_grid":
             facts["grid"] = self.grid.key()
         if self.kind == "flow_image":
-            facts["side"] = self.side
+            facts |= {"side": self.side, "border": self.border}
         return json.dumps(facts, sort_keys=True)
 
     @property
@@ -209,20 +213,24 @@ def minmax(x: jax.Array) -> jax.Array:
     return jnp.where(span > 0, (x - low) / jnp.where(span > 0, span, 1.0), 0.0)
 
 
-def flow_image(flow: np.ndarray, side: int) -> np.ndarray:
+def flow_image(flow: np.ndarray, side: int, border: float = 0.0) -> np.ndarray:
     """Flow and its strain as the field exchanges them: a picture whose channels are u, v and strain (STSTNet, FG 2019).
 
     Each map is scaled to 0..255 by its own range, then brought to the picture's size. INFERRED: by area averages, as
-    frames are, and to whole levels, as in an image file.
+    frames are, and to whole levels, as in an image file; and without the edge of the frame, where skin that comes in or
+    goes out has no flow: its strain alone would be several times what the face shows, and so its range.
 
     Args:
       flow: [H, W, 2] in pixels, u to the right, v down.
       side: height and width of the picture.
+      border: share of the sides that is left out on each side.
 
     Returns:
       uint8 [side, side, 3].
     """
-    maps = np.asarray(_unit_maps(jnp.asarray(flow)))
+    y, x = (round(border * n) for n in flow.shape[:2])
+    inner = _maps(jnp.asarray(flow))[:, y : flow.shape[0] - y, x : flow.shape[1] - x]
+    maps = np.moveaxis(np.asarray(minmax(inner)), 0, -1)
     height, width = maps.shape[:2]
     shrinks = side <= min(height, width)
     if maps.shape[:2] != (side, side):
@@ -231,10 +239,9 @@ def flow_image(flow: np.ndarray, side: int) -> np.ndarray:
 
 
 @jax.jit
-def _unit_maps(flow: jax.Array) -> jax.Array:
-    """[H, W, 2] -> u, v, strain [H, W, 3], each in 0..1."""
-    maps = jnp.stack([flow[..., 0], flow[..., 1], strain(flow)])
-    return jnp.moveaxis(minmax(maps), 0, -1)
+def _maps(flow: jax.Array) -> jax.Array:
+    """[H, W, 2] -> u, v, strain [3, H, W]."""
+    return jnp.stack([flow[..., 0], flow[..., 1], strain(flow)])
 
 
 def phase_positions(length: int, phases: int) -> np.ndarray:
@@ -377,7 +384,7 @@ def clip_targets(clips: Sequence[DecodedClip], spec: MotionSpec) -> list[np.ndar
     if spec.kind == "flow_onset_apex":
         return [field[0] for field in fields]
     if spec.kind == "flow_image":
-        return [flow_image(field[0], spec.side) for field in fields]
+        return [flow_image(field[0], spec.side, spec.border) for field in fields]
     return list(np.asarray(jax.jit(strain)(jnp.asarray(np.concatenate(fields)))))
 
 

@@ -19,6 +19,7 @@ Settings read here:
   model.input          frames: flow and strain of our own TV-L1 between onset and apex; pictures: a clip's first frame
                        holds u, v and strain already, as the field exchanges them (modality flow_strain)
   model.side           pixels of a picture
+  model.border         share of the frame's sides that its flow picture leaves out, see data.motion.flow_image
   model.order          which map is which input channel. The released weights want strain, v, u (their files were read
                        as BGR)
   model.filters        filters of the streams
@@ -165,7 +166,7 @@ class System(Defaults):
         size, model = self.settings.data.size, self.settings.model
         if model.input == "pictures":
             return Needs(size=size, channels=3, modality="flow_strain")
-        return Needs(size=size, channels=1, motion=(MotionSpec("flow_image", side=model.side),))
+        return Needs(size=size, channels=1, motion=(MotionSpec("flow_image", side=model.side, border=model.border),))
 
     def view(self, store: ClipStore, index: jax.Array, key: jax.Array, train: bool) -> Batch:
         """The picture of a clip: maps [side, side, 3] in 0..255 in the order of `model.order`, and label."""
@@ -210,6 +211,8 @@ def build_network(settings: Any, n_outputs: int) -> STSTNet:
         raise UserError(f"model.order: found {tuple(model.order)}; expected {', '.join(MAPS)} in some order")
     if model.side < 4 or model.side % shallow.SIDE != 1:
         raise UserError(f"model.side: found {model.side}; expected 1 more than a multiple of 3, such as 28")
+    if not 0 <= model.border < 0.5:
+        raise UserError(f"model.border: found {model.border}; expected a share of 0 or more below one half")
     if model.input == "pictures" and settings.data.size != model.side:
         raise UserError(f"data.size: found {settings.data.size}; expected model.side = {model.side} for pictures")
     return STSTNet(n_outputs, tuple(model.filters), model.dropout, model.side)

@@ -330,3 +330,12 @@ def test_a_flow_image_is_brought_to_its_size_by_area_averages():
     flow = np.random.default_rng(0).normal(size=(56, 56, 2)).astype(np.float32)
     whole, half = (motion.flow_image(flow, side).astype(np.float32) for side in (56, 28))
     np.testing.assert_allclose(half, whole.reshape(28, 2, 28, 2, 3).mean((1, 3)), atol=1.0)
+
+
+def test_a_flow_image_can_leave_out_the_edge_of_the_frame():
+    flow = np.random.default_rng(0).normal(size=(32, 32, 2)).astype(np.float32)
+    flow[0], flow[:, -1] = 50, -50
+    inner = motion.flow_image(flow, 24, border=1 / 8)
+    np.testing.assert_array_equal(inner[..., :2], motion.flow_image(flow[4:-4, 4:-4], 24)[..., :2])
+    strain = np.asarray(motion.strain(flow))[4:-4, 4:-4]
+    np.testing.assert_array_equal(inner[..., 2], np.rint(255 * np.asarray(motion.minmax(strain))))
