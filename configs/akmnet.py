@@ -21,6 +21,7 @@ PAPER: dict[str, object] = {
     "model.width": 1.0,
     "model.blocks": (2, 2, 2, 2),
     "model.statistics": "clip",
+    "model.convolution": "direct",
     "ft.epochs": 40,
     "ft.batch": 8,
     "ft.buckets": 6,
@@ -85,6 +86,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "threshold": "above",
                 "gradient": "kept",
                 "statistics": "batch",
+                "convolution": "auto",  # three times as fast on CPU where maps are small
             },
             "ft": {
                 "epochs": 10,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mer_jax.nn.clip_norm import ClipNorm
+from mer_jax.nn.convolution import Conv3x3
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -23,6 +24,7 @@ class ConvNorm(nn.Module):
       dtype: compute type.
       statistics: over which frames of clips BatchNorm's statistics go where a mask is given, see ClipNorm.
       kernel_init: of the convolution.
+      form: how a 3x3 convolution is computed, see convolution.FORMS.
     """
 
     features: int
@@ -31,21 +33,17 @@ class ConvNorm(nn.Module):
     dtype: Any = jnp.float32
     statistics: str = "batch"
     kernel_init: Initializer = nn.linear.default_kernel_init
+    form: str = "direct"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, features]; with mask bool [clips, T], B = clips T are frames."""
-        pad = self.kernel // 2
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            self.stride,
-            padding=((pad, pad), (pad, pad)),
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=self.kernel_init,
-            name="conv",
-        )(x)
+        how: Any = {"use_bias": False, "dtype": self.dtype, "kernel_init": self.kernel_init, "name": "conv"}
+        if self.kernel == 3 and self.form != "direct":
+            x = Conv3x3(self.features, stride=self.stride, form=self.form, **how)(x)
+        else:
+            pad, sides = self.kernel // 2, (self.kernel, self.kernel)
+            x = nn.Conv(self.features, sides, self.stride, padding=((pad, pad), (pad, pad)), **how)(x)
         if mask is not None:
             return ClipNorm(self.statistics, dtype=self.dtype, name="norm")(x, mask, train)
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")(x)

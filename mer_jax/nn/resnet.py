@@ -14,6 +14,21 @@ RESNET18 = (2, 2, 2, 2)
 RESNET34 = (3, 4, 6, 3)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """Largest of 3x3 places, stride 2, padding 1: [B, H, W, C] with even H, W -> [B, H/2, W/2, C].
+
+    As maxima of shifted rows, then columns: XLA:CPU takes three times as long to run the gradient of its own pooling.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        edges = [(0, 0)] * 4
+        edges[axis] = (1, 1)
+        padded = jnp.pad(x, edges, constant_values=-jnp.inf)
+        parts = [jax.lax.slice_in_dim(padded, k, k + size - 1, 2, axis) for k in range(3)]
+        x = jnp.maximum(jnp.maximum(parts[0], parts[1]), parts[2])
+    return x
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with BatchNorm and a shortcut, projected where stride or width changes."""
 
@@ -22,11 +37,14 @@ class BasicBlock(nn.Module):
     dtype: Any = jnp.float32
     statistics: str = "batch"
     kernel_init: Initializer = nn.linear.default_kernel_init
+    form: str = "direct"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, features]; mask as in ConvNorm."""
-        how: Any = {"dtype": self.dtype, "statistics": self.statistics, "kernel_init": self.kernel_init}
+        how: Any = {
+            "dtype": self.dtype, "statistics": self.statistics, "kernel_init": self.kernel_init, "form": self.form
+        }  # fmt: skip
         y = nn.relu(ConvNorm(self.features, 3, self.stride, **how, name="conv_1")(x, train, mask))
         y = ConvNorm(self.features, 3, **how, name="conv_2")(y, train, mask)
         if self.stride != 1 or x.shape[-1] != self.features:
@@ -49,6 +67,7 @@ class ResNet(nn.Module):
       strides: of the first block of each stage.
       statistics: see ConvNorm, as is the next.
       kernel_init: of all convolutions.
+      form: see ConvNorm.
     """
 
     stage_sizes: tuple[int, ...] = RESNET18
@@ -58,13 +77,16 @@ class ResNet(nn.Module):
     strides: tuple[int, ...] = (1, 2, 2, 1)
     statistics: str = "batch"
     kernel_init: Initializer = nn.linear.default_kernel_init
+    form: str = "direct"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H/s, W/s, F]; with mask bool [clips, T], B = clips T are frames of clips."""
-        how: Any = {"dtype": self.dtype, "statistics": self.statistics, "kernel_init": self.kernel_init}
+        how: Any = {
+            "dtype": self.dtype, "statistics": self.statistics, "kernel_init": self.kernel_init, "form": self.form
+        }  # fmt: skip
         x = nn.relu(ConvNorm(self.features, self.stem, 2, **how, name="stem")(x, train, mask))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for stage, n_blocks in enumerate(self.stage_sizes):
             for i in range(n_blocks):
                 stride = self.strides[stage] if i == 0 else 1

@@ -27,6 +27,7 @@ Settings read (in brackets the paper's value; configs/akmnet.py says what a run 
   model.gradient [kept] kept | all (released): frames that the gradient of B reaches, see nn.key_frames.binarise
   model.statistics [clip] clip | batch | frozen: BatchNorm, see nn.clip_norm. The code forwards one clip at a time, and
     gradients of 8 are added up, which `clip` repeats exactly; "mini-batch 8" of the paper may mean `batch`
+  model.convolution [direct] direct | auto | ...: form of 3x3 convolutions, see nn.convolution; only rounding differs
   ft.lambda_sparsity [0.1], ft.lambda_margin [1.0]; ft.margin_sets [kept] kept | strict (released)
   ft.zoom [1.125], ft.crop_p [1.0] | 0.5 (released): enlarged to 144/128 of its size, then one crop for all frames
   ft.buckets [3] lengths that clips are padded to at most; ft.batch clips make a bucket at least
@@ -49,6 +50,7 @@ from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.nn import key_frames
 from mer_jax.nn.clip_norm import STATISTICS
+from mer_jax.nn.convolution import FORMS
 from mer_jax.nn.recurrent import Recurrent, uniform
 from mer_jax.nn.resnet import ResNet
 from mer_jax.systems import akmnet_measures, objectives
@@ -80,6 +82,7 @@ class AKMNet(nn.Module):
       gradient: see there.
       statistics: see nn.clip_norm.
       normalisation: see augment.normalise.
+      form: see nn.convolution.FORMS.
       dtype: compute type of convolutions and GRU; scores, states and logits are float32.
     """
 
@@ -94,12 +97,20 @@ class AKMNet(nn.Module):
     gradient: str = "kept"
     statistics: str = "clip"
     normalisation: str = "unit"
+    form: str = "direct"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Names the four parts; they are those of the parameters."""
         self.backbone = ResNet(
-            self.blocks, scaled(64, self.width), self.dtype, 5, STRIDES[self.stride], self.statistics, _FAN_OUT
+            self.blocks,
+            scaled(64, self.width),
+            self.dtype,
+            5,
+            STRIDES[self.stride],
+            self.statistics,
+            _FAN_OUT,
+            self.form,
         )
         if "1" in self.steps:
             self.attention = key_frames.LocalAttention()
@@ -309,6 +320,7 @@ def build_network(settings: Any, n_outputs: int) -> AKMNet:
     one_of("model.threshold", model.threshold, key_frames.THRESHOLDS)
     one_of("model.gradient", model.gradient, key_frames.GRADIENTS)
     one_of("model.statistics", model.statistics, STATISTICS)
+    one_of("model.convolution", model.convolution, FORMS)
     one_of("ft.margin_sets", ft.margin_sets, key_frames.SETS)
     if model.stride not in STRIDES:
         raise UserError(f"model.stride: found {model.stride}; expected one of {', '.join(map(str, STRIDES))}")
@@ -324,7 +336,7 @@ def build_network(settings: Any, n_outputs: int) -> AKMNet:
         raise UserError(f"ft.zoom: found {ft.zoom}; expected at least 1")
     return AKMNet(
         n_outputs, model.steps, model.width, model.blocks, model.stride, model.hidden, model.dropout, model.threshold,
-        model.gradient, model.statistics, settings.data.normalise, jnp.dtype(settings.engine.dtype),
+        model.gradient, model.statistics, settings.data.normalise, model.convolution, jnp.dtype(settings.engine.dtype),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mer_jax.nn.clip_norm import ClipNorm
-from mer_jax.nn.resnet import RESNET18, ResNet
+from mer_jax.nn.resnet import RESNET18, ResNet, max_pool
 
 RNG = np.random.default_rng(0)
 X = (3 + 2 * RNG.normal(size=(3, 4, 2, 2, 5))).astype(np.float32)  # 3 clips, 4 frames
@@ -92,3 +92,16 @@ def test_resnet_of_akmnet_has_the_published_size() -> None:
     assert out.shape == (2, 4, 4, 512)
     assert sum(int(np.prod(p.shape)) for p in jax.tree.leaves(clips["params"])) == 11_168_704
     assert jax.tree.map(jnp.shape, clips) == jax.tree.map(jnp.shape, frames)
+
+
+def test_pooling_is_that_of_linen(quick: Callable) -> None:
+    x = np.maximum(RNG.normal(size=(2, 8, 6, 3)), 0).astype(np.float32)
+    weigh = RNG.normal(size=(2, 4, 3, 3)).astype(np.float32)
+
+    def both(x: jax.Array, pool: Callable) -> Any:
+        return pool(x), jax.grad(lambda x: (pool(x) * weigh).sum())(x)
+
+    theirs = lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # noqa: E731
+    (one, slope), (two, expected) = (quick(lambda x, p=p: both(x, p), x) for p in (max_pool, theirs))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(slope[x > 0], expected[x > 0], atol=1e-6)  # of equal zeros either may be the largest

@@ -78,7 +78,7 @@ def alone(batch: dict[str, jax.Array], i: int) -> dict[str, jax.Array]:
 @pytest.fixture(scope="module")
 def trained(random_variables: Callable, quick: Callable) -> Any:
     """The network without dropout, variables, and outputs, gradients, statistics of a training pass of `clips`."""
-    own = system(model__dropout=0.0, model__statistics="clip")
+    own = system(model__dropout=0.0, model__statistics="clip", model__convolution="direct")
     module = own.finetune.module
     variables = random_variables(module, clips())
 
