@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 MODULES = {
+    "akmnet": "mer_jax.analysis.pictures.akmnet",
     "atnet": "mer_jax.analysis.pictures.atnet",
     "ma2mi": "mer_jax.analysis.pictures.ma2mi",
     "ststnet": "mer_jax.analysis.pictures.ststnet",
