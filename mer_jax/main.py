@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
+import jax
 from absl import app, flags
 
 from mer_jax import startup
@@ -26,6 +26,9 @@ _PROCESS = flags.DEFINE_integer("process", None, "Number of this process from 0,
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", 0, "On CPU: devices that folds and batches are divided over; 0 = one a core, at most 8."
 )
+_PROCESS_TIMEOUT = flags.DEFINE_integer(
+    "process_timeout", 60, "Seconds after which a process that is not heard of counts as lost and the others end."
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache", "~/.cache/mer_jax/compiled", "Folder that keeps compiled programs; '' keeps none."
 )
@@ -35,17 +38,20 @@ def main(_: list[str]) -> None:
     """Starts jax in one place, runs the config, turns known errors into one message and an exit code."""
     try:
         startup.divide_cpu(_CPU_DEVICES.value)
-        startup.start_jax(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CACHE.value)
+        startup.start_jax(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CACHE.value, _PROCESS_TIMEOUT.value)
         from mer_jax.run import run
 
-        default = Path("workdir") / startup.config_name()
-        run(_CONFIG.value, Path(_WORKDIR.value or default).expanduser().absolute(), _PLAN.value)
+        run(_CONFIG.value, startup.workdir(_WORKDIR.value), _PLAN.value)
     except MerError as error:
         print(f"mer_jax: {error}", file=sys.stderr, flush=True)
         os._exit(startup.stop(error.exit_code))
     except KeyboardInterrupt:
         print("mer_jax: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(130)
+    except Exception as error:
+        if not jax.distributed.is_initialized() or jax.process_count() == 1:
+            raise
+        os._exit(startup.fail(error))
     startup.stop(0)
 
 

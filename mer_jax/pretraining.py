@@ -16,7 +16,7 @@ from mer_jax.prepare import Macro
 from mer_jax.systems import ma2mi_health
 from mer_jax.systems.miacnet import STRIDE
 from mer_jax.training import mesh
-from mer_jax.training.checkpoint import Rolling, finished_state, read_variables
+from mer_jax.training.checkpoint import Rolling, agreed_state, read_variables
 from mer_jax.training.monitor import Monitor
 from mer_jax.training.pretrain import PretrainEngine, PretrainSettings, pretrain
 from mer_jax.training.state import Variables
@@ -59,8 +59,8 @@ def run_pretraining(
     """Pre-trains one seed into `checkpoints/pretrain/<step>`, unless that is finished."""
     directory = workdir.checkpoints(seed, "pretrain")
     scored = system.scores_pretraining and len(macro.held_out) > 0
-    finished = finished_state(directory)
-    if finished is not None and ((directory / HEALTH).exists() or not scored):
+    finished = agreed_state(directory)
+    if finished is not None and (mesh.agree((directory / HEALTH).exists()) or not scored):
         monitor.say(f"pre-training of seed {seed} is finished already and kept")
         return
     length = pretrain_settings(settings, macro, seed)

@@ -28,6 +28,7 @@ from mer_jax.training import mesh
 from mer_jax.training.checkpoint import (
     Finished,
     Rolling,
+    agreed_state,
     finished_state,
     read_arrays,
     read_meta,
@@ -120,7 +121,8 @@ def run_folds(
     """Trains and scores all folds of one seed into `checkpoints/finetune`, unless they are finished."""
     finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
     try:
-        if not all(finished.exists(fold.name) for fold in micro.folds):
+        names = [fold.name for fold in micro.folds]
+        if not finished.which(names).issuperset(names):
             decided = workdir.manifest().get("choices")
             length = fold_settings(settings, micro, seed)
             engine = FoldEngine(system, store, micro.arrays(settings.select), length, previous, decided)
@@ -199,7 +201,7 @@ def initial_weights(
         chosen = settings.seeds[0] if settings.pre.share else seed
         directory = workdir.checkpoints(chosen, "pretrain")
         where = f"pre-training of seed {chosen}"
-    checkpoint = finished_state(directory)
+    checkpoint = agreed_state(directory)
     if checkpoint is None:
         raise UserError(
             f"{where}: no finished pre-training in {directory}; run with stages=all or stages=pretrain first"

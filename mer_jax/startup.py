@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,14 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mer_jax.errors import UserError
+from mer_jax.errors import Preempted, UserError
+
+# What jax says (there is no class of its own for it) where another process, or the service of process 0, is gone.
+_LOST = re.compile(
+    r"Gloo \w+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
+    r"DEADLINE_EXCEEDED|another task died"
+)
+_MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
 
 
 def define_config() -> Any:
@@ -85,6 +94,20 @@ def config_name() -> str:
     return "-".join([Path(path).stem, *filter(None, re.split(r"[,\s/]+", words))])
 
 
+def workdir(given: str | None) -> Path:
+    """The absolute folder of a run; `workdir/<config>` where none is given.
+
+    Raises:
+      UserError: it is a URL.
+    """
+    if given and "://" in given:
+        raise UserError(
+            f"--workdir is {given!r}; expected a folder. Mount the bucket (launch/README.md says how) and name the "
+            "folder below the mount"
+        )
+    return Path(given or Path("workdir") / config_name()).expanduser().absolute()
+
+
 def divide_cpu(devices: int) -> None:
     """Has XLA show the CPU as several devices, so that folds run side by side: one each keeps the cores busier than one
     that uses all of them for small convolutions. Nothing happens where XLA_FLAGS say it already.
@@ -100,11 +123,20 @@ def divide_cpu(devices: int) -> None:
         os.environ["XLA_FLAGS"] = f"{known} {name}={devices or power}".strip()
 
 
-def start_jax(coordinator: str | None, processes: int | None, process: int | None, cache: str) -> None:
+def start_jax(
+    coordinator: str | None, processes: int | None, process: int | None, cache: str, process_timeout: int = 60
+) -> None:
     """Starts jax.distributed (alone: on localhost, so that SIGTERM is heard and the state saved) and the cache.
 
+    Args:
+      coordinator: host:port of process 0, or None where jax finds out by itself, or where this process is alone.
+      processes: number of processes, with `coordinator`.
+      process: number of this process, with `coordinator`.
+      cache: folder of compiled programs; "" for none.
+      process_timeout: seconds after which a silent process counts as lost and the others end.
+
     Raises:
-      UserError: only some of the three multi-process flags are given.
+      UserError: only some of the three multi-process flags are given, or they contradict each other.
     """
     given = [x is not None for x in (coordinator, processes, process)]
     if any(given) and not all(given):
@@ -113,15 +145,20 @@ def start_jax(coordinator: str | None, processes: int | None, process: int | Non
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_threefry_partitionable", True)
-    if coordinator:
-        jax.distributed.initialize(coordinator, processes, process)
+    waits: dict[str, Any] = {"heartbeat_timeout_seconds": process_timeout}
+    if coordinator and processes is not None and process is not None:
+        if not re.fullmatch(r"[^:/\s]+:\d+", coordinator):
+            raise UserError(f"--coordinator is {coordinator!r}; expected host:port of process 0, as in node1:29500")
+        if not 0 <= process < processes:
+            raise UserError(f"--process is {process} of --processes {processes}; expected 0 to {processes - 1}")
+        jax.distributed.initialize(coordinator, processes, process, **waits)
         return
     try:
-        jax.distributed.initialize()  # TPU pods, GKE, Slurm and OpenMPI say by themselves who belongs together
+        jax.distributed.initialize(**waits)  # TPU pods, GKE, Slurm, OpenMPI say by themselves who belongs together
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
-        jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0)
+        jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0, **waits)
 
 
 def _free_port() -> int:
@@ -131,9 +168,35 @@ def _free_port() -> int:
 
 
 def stop(code: int) -> int:
-    """Leaves jax.distributed; returns the exit code."""
+    """Leaves jax.distributed, all processes together; returns the exit code.
+
+    All processes end a run, are preempted, or meet an infinite number at the same place. A mistake may be one process's
+    own (a file that only its host lacks): it waits for the others a while only, then leaves, and they notice.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    if code in (0, 3, 75) and jax.distributed.is_initialized():  # all processes leave together
-        jax.distributed.shutdown()
+    if jax.distributed.is_initialized():
+        leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(_MISTAKE_SECONDS if code == UserError.exit_code else None)
     return code
+
+
+def fail(error: Exception) -> int:
+    """Tells of an error that is no `MerError`, in a run of several processes; returns the exit code.
+
+    Where another process is gone this one can only be run again with all of them: 75, like a preemption. Anything else
+    is a bug: its traceback and 1. The process is to end at once, without `stop`: the others may never arrive.
+    """
+    if _LOST.search(str(error)):
+        first = str(error).strip().splitlines()[0][:200]
+        print(
+            "mer_jax: another process of this run is gone; what was saved is whole. Run the same command again "
+            f"({first})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return Preempted.exit_code
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    return 1

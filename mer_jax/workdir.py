@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -68,6 +71,8 @@ class Workdir:
     def manifest(self, **facts: Any) -> dict[str, Any]:
         """Adds facts to `manifest.json` and returns the whole; facts already there are kept as they are.
 
+        "commits" lists the versions of the code that worked on this run, in order; usually one.
+
         To be called by all processes.
 
         Raises:
@@ -75,6 +80,10 @@ class Workdir:
         """
         path = self.root / "manifest.json"
         known = read_json(path) if path.exists() else _environment()
+        commits = known.setdefault("commits", [])
+        changed = _commit() not in commits  # also where there is no manifest yet
+        if changed:
+            commits.append(_commit())
         for fact in IDENTITY:
             if fact in facts and fact in known and known[fact] != _jsonable(facts[fact]):
                 raise UserError(
@@ -82,12 +91,27 @@ class Workdir:
                     "Restore the data, or choose another --workdir"
                 )
         new = {k: v for k, v in facts.items() if k not in known}
-        if new or not path.exists():
+        if new or changed:
             known |= _jsonable(new)
             if mesh.is_writer():
                 write_json(path, known)
         mesh.barrier("manifest")
         return dict(known)
+
+
+@functools.cache
+def _commit() -> str:
+    """The commit of this code, with "-dirty" where files differ from it; $MER_JAX_COMMIT for a copy without history."""
+    root = Path(__file__).parents[1]
+    if given := os.environ.get("MER_JAX_COMMIT"):
+        return given
+    if not (root / ".git").exists():
+        return "unknown"
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
 
 
 def _environment() -> dict[str, Any]:

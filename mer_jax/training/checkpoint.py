@@ -1,5 +1,8 @@
 """Checkpoints: orbax underneath; numpy trees out, whatever device count wrote them.
 
+What there is, process 0 says: other hosts of a network file system may still see an older listing, and processes that
+disagree on what is finished would wait for each other for ever.
+
 Two kinds: *rolling* states of a stage in flight (`<stage>/<step>`), and *finished* variables (`folds/<fold>`), which
 analysis opens one by one. Both hold an item "state" (arrays) and an item "meta" (JSON). Orbax writes under a
 temporary name and renames, so a checkpoint that exists is whole.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mer_jax.errors import UserError
+from mer_jax.training import mesh
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it touches
 
@@ -42,7 +46,7 @@ class Rolling:
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; `state` may be donated once this returns. A step that exists is left alone."""
         self.wait()
-        if step in self._steps():
+        if mesh.agree(step in self._steps()):
             return
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nest(flatten(state))), meta=ocp.args.JsonSave(dict(meta)))
         self._checkpointer.save(self.directory / str(step), args=args)
@@ -50,7 +54,8 @@ class Rolling:
     def latest(self) -> int | None:
         """The newest whole step, or None."""
         self.wait()
-        return max(self._steps(), default=None)
+        step = int(mesh.agree(max(self._steps(), default=-1)))
+        return None if step < 0 else step
 
     def restore(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The flat arrays and the metadata of a step."""
@@ -68,7 +73,7 @@ class Rolling:
         self._checkpointer.close()
 
     def _steps(self) -> list[int]:
-        if not self.directory.is_dir():
+        if not mesh.is_writer() or not self.directory.is_dir():
             return []
         return [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
 
@@ -90,8 +95,13 @@ class Finished:
         self._checkpointer.save(self.path(name), args=args)
 
     def exists(self, name: str) -> bool:
-        """Whether the checkpoint is whole."""
+        """Whether the checkpoint is whole, as this process sees it."""
         return self.path(name).is_dir()
+
+    def which(self, names: Sequence[str]) -> set[str]:
+        """Those whose checkpoints are whole, as process 0 sees them; to be called by all processes."""
+        whole = mesh.agree_on(np.array([mesh.is_writer() and self.exists(name) for name in names], bool))
+        return {name for name, is_whole in zip(names, whole, strict=True) if is_whole}
 
     def wait(self) -> None:
         """Blocks until saves in flight are on disk; raises what went wrong."""
@@ -140,6 +150,13 @@ def finished_state(directory: Path) -> Path | None:
     if steps and read_meta(directory / str(steps[0]))["finished"]:
         return directory / str(steps[0])
     return None
+
+
+def agreed_state(directory: Path) -> Path | None:
+    """`finished_state` as process 0 sees it; to be called by all processes."""
+    found = finished_state(directory) if mesh.is_writer() else None
+    step = int(mesh.agree(int(found.name) if found else -1))
+    return directory / str(step) if step >= 0 else None
 
 
 def read_variables(checkpoint: Path) -> dict[str, Any]:

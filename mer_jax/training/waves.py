@@ -59,10 +59,10 @@ def train_folds(
     """
     names = engine.folds.names
     waves = [names[i : i + engine.wave_size] for i in range(0, len(names), engine.wave_size)]
-    todo = [(i, wave) for i, wave in enumerate(waves) if not all(finished.exists(n) for n in wave)]
+    kept = finished.which(names)
+    todo = [(i, wave) for i, wave in enumerate(waves) if not kept.issuperset(wave)]
     if len(todo) < len(waves):
-        kept = sum(finished.exists(n) for n in names)
-        monitor.say(f"folds: {kept} of {len(names)} are finished already and kept")
+        monitor.say(f"folds: {len(kept)} of {len(names)} are finished already and kept")
     rate = Rate(len(names) * engine.settings.steps, (len(waves) - len(todo)) * engine.wave_size * engine.settings.steps)
     saved = rolling.latest()  # of an earlier start: only the first wave can go on from it
     for number, wave in todo:
@@ -201,9 +201,10 @@ def _replace_where(mask: jax.Array, new: Variables, old: Variables) -> Variables
 def _finish(engine: FoldEngine, wave: _Wave, clip_names: np.ndarray, finished: Finished) -> None:
     """Scores the wave's folds and writes their variables."""
     variables = wave.states.final_variables if wave.best is None else wave.best
+    kept = finished.which(wave.names)
     for place, scored in enumerate(evaluate(engine, variables, wave.names, engine.folds.test)):
         name = wave.names[place]
-        if finished.exists(name):
+        if name in kept:
             continue
         clips = [str(clip_names[c]) for c in scored.clips]
         selected = int(wave.best_step[place]) if wave.best is not None else wave.step

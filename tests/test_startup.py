@@ -1,0 +1,57 @@
+"""What a process says and does before and after a run; runs of several processes are in tests/launch."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mer_jax import startup
+from mer_jax.errors import UserError
+from mer_jax.training import mesh
+
+
+def test_a_url_is_no_workdir():
+    with pytest.raises(UserError, match=r"--workdir is 'gs://bucket/run'; expected a folder"):
+        startup.workdir("gs://bucket/run")
+    assert startup.workdir("~/a") == Path("~/a").expanduser()
+    assert startup.workdir("b").is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("host:1", 2, None), "belong together"),
+        (("host", 2, 0), r"--coordinator is 'host'; expected host:port"),
+        (("host:1", 2, 2), r"--process is 2 of --processes 2; expected 0 to 1"),
+    ],
+)
+def test_flags_of_processes_must_fit_together(flags, message):
+    with pytest.raises(UserError, match=message):
+        startup.start_jax(*flags, cache="")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "UNKNOWN: Gloo AllReduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Connection reset by peer",
+        "UNAVAILABLE: Failed to send RPC to coordination service.",
+        "ABORTED: The following tasks are unhealthy (stopped sending heartbeats)",
+    ],
+)
+def test_a_lost_process_is_one_message_and_run_again(told, capsys):
+    assert startup.fail(jax.errors.JaxRuntimeError(told)) == 75
+    err = capsys.readouterr().err
+    assert "another process of this run is gone" in err
+    assert told[:60] in err
+    assert "Traceback" not in err
+
+
+def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys):
+    assert startup.fail(ZeroDivisionError("division by zero")) == 1
+    assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_without_others_process_0_agrees_with_itself():
+    assert mesh.agree(3.0) == 3.0
+    np.testing.assert_array_equal(mesh.agree_on(np.array([True, False])), [True, False])
