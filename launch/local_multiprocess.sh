@@ -11,8 +11,8 @@
 # MER_JAX_LOGS       folder for the output of the other processes (MER_JAX_WORKDIR.logs)
 #
 # Process 0 prints here, process N into MER_JAX_LOGS/N.log. SIGTERM and SIGINT are passed on to all processes, which
-# save and leave. Exit code: 2 or 3 where a process ended so, else 75 (run again) where one did, else the first that is
-# not 0. On CPU a process shows one device unless MER_JAX_FLAGS says --cpu_devices.
+# save and leave. Exit code: 2 or 3 where a process ended so (a mistake), else 1 (a bug), else 75 (run again), else the first
+# that is not 0. On CPU a process shows one device unless MER_JAX_FLAGS says --cpu_devices.
 set -euo pipefail
 
 # shellcheck source=launch/common.sh
@@ -61,16 +61,17 @@ done
 echo "processes: ${pids[*]}; output of 1 and above in $logs" >&2
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 
+# How much a code says: a mistake or an infinite number, a bug, saved and stopped, anything else, done.
+weight() {
+  case $1 in 2 | 3) echo 4 ;; 1) echo 3 ;; 75) echo 2 ;; 0) echo 0 ;; *) echo 1 ;; esac
+}
+
 result=0
 for i in "${!pids[@]}"; do
   code=0
   # a signal interrupts `wait` while the process still saves: ask again until it is gone
   while wait "${pids[i]}" || code=$?; [ "$code" -gt 128 ] && kill -0 "${pids[i]}" 2>/dev/null; do code=0; done
   [ "$code" -eq 0 ] || echo "process $i ended with $code" >&2
-  if [ "$result" -eq 0 ] || [ "$code" -eq 2 ] || [ "$code" -eq 3 ]; then
-    result=$code
-  elif [ "$code" -eq 75 ] && ! is_final "$result"; then
-    result=75
-  fi
+  [ "$(weight "$code")" -le "$(weight "$result")" ] || result=$code
 done
 exit "$result"

@@ -8,7 +8,9 @@
 #
 #   --dry-run prints the commands (of `run`: of one attempt), --help this.
 #
-# The variables are those of tpu_vm.sh, which sets up and runs, and
+# MER_JAX_PROJECT, MER_JAX_ZONE, MER_JAX_TPU_NAME, MER_JAX_TPU_TYPE, MER_JAX_TPU_VERSION, MER_JAX_CAPACITY,
+# MER_JAX_BUCKET, MER_JAX_CONFIG, MER_JAX_WORKDIR, MER_JAX_FLAGS, MER_JAX_DATA
+#                  as in tpu_vm.sh, which sets up and runs
 # MER_JAX_RETRIES  attempts of `run` (20)
 # MER_JAX_KEEP     1 keeps the slice after `run` (it goes on costing)
 # MER_JAX_POLL     seconds between two looks at the request (30)
