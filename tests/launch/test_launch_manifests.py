@@ -4,7 +4,8 @@ import re
 
 import pytest
 import yaml
-from launching import LAUNCH, MAIN, NAMES, ROOT, launch
+
+from tests.launch.launching import LAUNCH, MAIN, NAMES, ROOT, launch
 
 # A small schema language: a dict lists the allowed keys, "!" marks required ones; a list holds one kind of item;
 # a type or a set of values ends it.

@@ -5,7 +5,8 @@ import subprocess
 import time
 
 import pytest
-from launching import (
+
+from tests.launch.launching import (
     LAUNCH,
     MAIN,
     NAMES,
