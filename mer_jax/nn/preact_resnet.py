@@ -7,11 +7,14 @@ and shortcuts that start behind the shared BatchNorm and ReLU of their block.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from mer_jax.nn.convolution import Conv3x3
 
 STAGES = (64, 128, 256, 512)
 MSRA = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -64,9 +67,20 @@ class BatchNormScale(nn.Module):
 
 
 def ceil_max_pool(x: jax.Array) -> jax.Array:
-    """3x3 max-pooling with stride 2, [B, H, W, C] -> [B, H', W', C]; no padding, sizes rounded up as Caffe does."""
-    over = [(0, -(-(size - 3) // 2) * 2 + 3 - size) for size in x.shape[1:3]]
-    return nn.max_pool(x, (3, 3), (2, 2), padding=over)
+    """3x3 max-pooling with stride 2, [B, H, W, C] -> [B, H', W', C]; no padding, sizes rounded up as Caffe does.
+
+    Rows first, then columns: a third of the time that XLA takes on CPU for a window and its gradient. Equal largest
+    values share the gradient.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        results = -(-(size - 3) // 2) + 1
+        widths = [(0, 2 * results + 1 - size if k == axis else 0) for k in range(4)]
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        last = 2 * results - 1
+        first, second, third = (jax.lax.slice_in_dim(padded, i, i + last, 2, axis) for i in range(3))
+        x = jnp.maximum(jnp.maximum(first, second), third)
+    return x
 
 
 class PreActivationBlock(nn.Module):
@@ -93,18 +107,13 @@ class PreActivationBlock(nn.Module):
         shortcut = x
         if self.projected:
             x = nn.relu(BatchNormScale(self.fraction, dtype=self.dtype, name="norm_1")(x, train))
-            shortcut = self._convolve(x, 1, self.stride, "shortcut")
-        x = self._convolve(x, 3, self.stride, "conv_1")
+            shortcut = nn.Dense(self.features, use_bias=False, kernel_init=MSRA, dtype=self.dtype, name="shortcut")(
+                x[:, :: self.stride, :: self.stride]
+            )
+        convolve = partial(Conv3x3, self.features, kernel_init=MSRA, dtype=self.dtype)
+        x = convolve(stride=self.stride, name="conv_1")(x)
         x = nn.relu(BatchNormScale(self.fraction, dtype=self.dtype, name="norm_2")(x, train))
-        return shortcut + self._convolve(x, 3, 1, "conv_2")
-
-    def _convolve(self, x: jax.Array, size: int, stride: int, name: str) -> jax.Array:
-        pad = size // 2
-        conv = nn.Conv(
-            self.features, (size, size), stride, ((pad, pad), (pad, pad)), use_bias=False, kernel_init=MSRA,
-            dtype=self.dtype, name=name,
-        )  # fmt: skip
-        return conv(x)
+        return shortcut + convolve(name="conv_2")(x)
 
 
 class PreActivationResNet10(nn.Module):

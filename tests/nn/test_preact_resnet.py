@@ -96,6 +96,9 @@ def test_a_block_against_a_loop(projected, quick, random_variables):
         scaled = (y - mean) / np.sqrt(var + 1e-5) * np.asarray(params[name]["scale"]) + np.asarray(params[name]["bias"])
         return np.maximum(scaled, 0)
 
+    if projected:
+        kernels["shortcut"] = kernels["shortcut"][None, None]  # a matrix: 1x1
+
     for image, result in zip(x.astype(float), found, strict=True):
         stride = 2 if projected else 1
         y = norm_relu(image, "norm_1") if projected else image
