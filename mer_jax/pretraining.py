@@ -22,9 +22,9 @@ from mer_jax.training.pretrain import PretrainEngine, PretrainSettings, pretrain
 from mer_jax.training.state import Variables
 from mer_jax.workdir import Workdir
 
-CONSTANT_PAIRS = 2048  # pairs that latents are standardised on
+CONSTANT_PAIRS = 2048  # pairs that latents are standardised on, at most: no more than the training sees
 HEALTH_PAIRS = 128  # held-out pairs of a look
-BASELINE_PAIRS = 1024  # training pairs that the linear baselines are fitted to
+BASELINE_PAIRS = 1024  # training pairs that the linear baselines are fitted to, likewise
 HEALTH = "health.json"  # beside the states of a pre-training: its scores on held-out people
 
 
@@ -71,7 +71,7 @@ def run_pretraining(
 
     def constants() -> Any:
         whole = pair_stream(settings, macro, macro.train, seed, length.batch, macro.labels, alone=True)
-        batches = (engine.prepare(whole(step)) for step in range(-(-CONSTANT_PAIRS // length.batch)))
+        batches = (engine.prepare(whole(step)) for step in range(min(-(-CONSTANT_PAIRS // length.batch), length.steps)))
         return system.fit_constants(batches, jax.random.key(seed))
 
     monitor.say(
@@ -144,7 +144,8 @@ def linear_baselines(
     together, which is the harder bar: the latents are nearly linear in the difference image.
     """
     stream = pair_stream(settings, macro, macro.train, seed, settings.pre.batch, alone=True)
-    batches = [engine.prepare(stream(s)) for s in range(-(-BASELINE_PAIRS // settings.pre.batch))]
+    steps = min(-(-BASELINE_PAIRS // settings.pre.batch), engine.settings.steps)
+    batches = [engine.prepare(stream(s)) for s in range(steps)]
 
     def pairs(batches: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         kept = [np.asarray(b["weight"]) > 0 for b in batches]
