@@ -18,7 +18,7 @@ Settings read (in brackets a value of the full-size network; configs/ma2mi.py sa
   engine.dtype ["float32"] float32 | bfloat16: compute type; parameters, features and latents stay float32
   data.size [64] pixels, a multiple of 16; data.normalise ["imagenet"] see data.augment
   data.action_units [()] the FACS numbers that are recognised where task is au
-  model.encoder ["miacnet"] miacnet | resnet18 | resnet34 | vit_s
+  model.encoder ["miacnet"] miacnet | resnet18 | resnet34 | vit_s | akmnet
   model.variant ["M0"] M0 | M1 | M2 | M3 | action_only | position_only | concat (miacnet only)
   model.input ["diff"] diff | pair (other encoders)
   model.width [0.25] factor on all channels; 1.0 is the paper's size

@@ -32,7 +32,7 @@ from mer_jax.systems.base import Batch, Outputs
 
 STRIDE = 16  # pixels of the image to one place of the grid
 VARIANTS = ("M0", "M1", "M2", "M3", "action_only", "position_only", "concat")
-BACKBONES = ("resnet18", "resnet34", "vit_s")
+BACKBONES = ("resnet18", "resnet34", "vit_s", "akmnet")
 INPUTS = ("diff", "pair")
 HEADS = ("flatten", "gap", "gap_ln_dropout")
 FUSIONS = {"M2": "cross_attention", "M3": "modulation", "action_only": "action", "position_only": "position"} | {
@@ -167,6 +167,9 @@ class MIACNet(nn.Module):
 class BackboneEncoder(nn.Module):
     """Encoder of frame pairs made of a plain network: action = 1x1(backbone), position = 0.
 
+    `akmnet` is AKMNet's backbone, ResNet-18 with a 5x5 stem on grey frames, its last stage kept at stride 16. A pair
+    has no frames to choose from, so nothing else of AKMNet is in it.
+
     Attributes:
       backbone: one of BACKBONES.
       input: diff (the difference image, free of identity) or pair (the stacked frames).
@@ -187,8 +190,11 @@ class BackboneEncoder(nn.Module):
         if self.backbone == "vit_s":
             network = VisionTransformer(STRIDE, scaled(384, self.width, 24), dtype=self.dtype, name="backbone")
         else:
-            stages = RESNET18 if self.backbone == "resnet18" else RESNET34
-            network = ResNet(stages, scaled(64, self.width), dtype=self.dtype, name="backbone")
+            stages, stem = RESNET34 if self.backbone == "resnet34" else RESNET18, 7
+            if self.backbone == "akmnet":
+                frames = [f.mean(axis=-1, keepdims=True) for f in jnp.split(x, 1 if self.input == "diff" else 2, -1)]
+                x, stem = jnp.concatenate(frames, axis=-1), 5
+            network = ResNet(stages, scaled(64, self.width), dtype=self.dtype, stem=stem, name="backbone")
         x = network(x.astype(self.dtype), train)
         action = nn.Dense(grid_channels(self.width), dtype=self.dtype, name="project")(x).astype(jnp.float32)
         return {"action": action, "position": jnp.zeros_like(action)}

@@ -63,7 +63,7 @@ def test_any_backbone_becomes_an_encoder_of_pairs(
     assert count(variables["params"]["encoder"]) > 1e7
     kernels = {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(variables["params"])}
     stem = next(x for p, x in kernels.items() if ("stem" in p or "patches" in p) and x.ndim == 4)
-    assert stem.shape[2] == (3 if kind == "diff" else 6)
+    assert stem.shape[2] == (1 if backbone == "akmnet" else 3) * (1 if kind == "diff" else 2)
 
 
 def test_no_bias_before_batch_norm(make_settings: Callable, shapes: Callable, make_batch: Callable) -> None:

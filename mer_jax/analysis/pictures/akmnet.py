@@ -88,22 +88,24 @@ def pictures(panels: Mapping[str, np.ndarray]) -> list[Picture]:
 def key_frames(panels: Mapping[str, np.ndarray]) -> Figure:
     """A strip of frames and a curve of scores for each clip, see DIMENSIONS."""
     strips = panels["akmnet_strip"]
-    cell, curve, title = 0.72, 0.85, 0.22  # inches
-    width, height = STRIP * cell, len(strips) * (cell + curve + 2 * title)
+    cell, curve, title, left = 0.72, 0.6, 0.2, 0.5  # inches; `left` holds the numbers of the scores
+    tall = title + cell + title + curve + 0.32
+    width, height = left + STRIP * cell, len(strips) * tall
     figure = Figure(figsize=(width, height))
     for i, strip in enumerate(strips):
-        top = 1 - i * (cell + curve + 2 * title) / height
-        figure.text(0.005, top - 0.7 * title / height, str(panels["akmnet_title"][i]), fontsize=8)
+        top = height - i * tall
+        figure.text(left / width, (top - 0.7 * title) / height, str(panels["akmnet_title"][i]), fontsize=8)
         scores, kept, position = (panels[f"akmnet_{name}"][i] for name in ("scores", "kept", "position"))
-        bottom = top - (title + cell) / height
+        side, bottom = 0.92 * cell, top - title - cell
         for j, image in enumerate(strip):
-            axes = figure.add_axes(((j + 0.04) * cell / width, bottom, 0.92 * cell / width, 0.92 * cell / height))
+            axes = figure.add_axes(((left + j * cell) / width, bottom / height, side / width, side / height))
             axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
             axes.set_xticks([])
             axes.set_yticks([])
             chosen = kept[panels["akmnet_drawn"][i][j]] == 1
             axes.spines[:].set(visible=bool(chosen), color=PALETTE[1], linewidth=2.5)
-        axes = figure.add_axes((0.5 * cell / width, bottom - curve / height, 1 - cell / width, 0.9 * curve / height))
+        below = bottom - title - curve
+        axes = figure.add_axes((left / width, below / height, (STRIP * cell - 0.1) / width, curve / height))
         there = np.isfinite(scores)
         axes.plot(position[there], scores[there], color=PALETTE[0], linewidth=0.8)
         for chosen, face in ((1, PALETTE[1]), (0, "white")):
