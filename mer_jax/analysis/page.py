@@ -32,6 +32,8 @@ th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e4e8ec;white
 th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #8c959f}
 td small{color:#57606a;display:block}
+.words td{white-space:normal;min-width:3rem;vertical-align:top}
+.words td:last-child,.words td:nth-last-child(2){text-align:left;min-width:11rem;font-size:.85em;color:#57606a}
 code{overflow-wrap:anywhere}
 .two{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1rem;align-items:start}
 figure{margin:0;break-inside:avoid}

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mer_jax.analysis import figures, pictures
+from mer_jax.analysis import comparison_figures, figures, pictures
 from mer_jax.analysis.open_run import Curve, Run, open_run
-from mer_jax.analysis.page import TITLES, Page, escape, number_cell, score_cell, slug, table
+from mer_jax.analysis.page import TITLES, Page, escape, number_cell, score_cell, short, slug, table
+from mer_jax.analysis.published_table import published_results
 from mer_jax.data.pairs import COUNTERS
+from mer_jax.evaluation import calibration
 from mer_jax.evaluation.scores import ORACLE_BRAND, person_scores
 from mer_jax.files import atomic_open
 
@@ -49,6 +51,9 @@ def write_report(workdir: Path | str) -> Path:
     _head(page, run)
     if run.metrics is not None:
         _scores(page, run.metrics, run)
+        _calibration(page, run)
+        brand = "" if run.metrics["comparable"] is not False else " — not comparable"
+        published_results(page, {run.name + brand: run.metrics})
     _training(page, run)
     _pictures(page, run)
     _settings(page, run)
@@ -137,6 +142,32 @@ def _scores(page: Page, metrics: Mapping[str, Any], run: Run) -> None:
             "Persons with few clips scatter widely by chance alone.</p>",
             f'<div class="two">{"".join(pictures)}</div>',
         )
+
+
+def _calibration(page: Page, run: Run) -> None:
+    """Whether the probabilities mean what they say."""
+    found = calibration.calibration(run.predictions) if run.predictions is not None else None
+    if found is None or run.predictions is None:
+        return
+    page.heading("Calibration")
+    picture = page.figure(
+        "calibration", comparison_figures.reliability(found, run.predictions.task),
+        "Below the diagonal the probabilities promise too much",
+    )  # fmt: skip
+    spread = f"<small>± {short(found.ece_std)}</small>" if len(run.predictions.seeds) > 1 else ""
+    upper = f"{found.ece_if_calibrated:.3f}<small>up to {short(found.ece_if_calibrated_high)}</small>"
+    rows = [
+        [f"ECE, {len(found.n)} bins of equal mass", f"{found.ece:.3f}{spread}"],
+        ["ECE of a calibrated system", upper],
+        [f"ECE, {calibration.EQUAL_WIDTH_BINS} bins of equal width", f"{found.ece_equal_width:.3f}"],
+        ["mean probability − share right", f"{found.excess:+.3f}"],
+    ]
+    text = (
+        "ECE, the expected calibration error, is the mean distance between probability and share of right answers, by "
+        "bins. On so few clips it is never 0: a perfectly calibrated system with the same probabilities would get the "
+        "second row."
+    )
+    page.add(f'<div class="two">{picture}<div>{table(["", ""], rows)}<p>{text}</p></div></div>')
 
 
 def _interval_note(metrics: Mapping[str, Any], several: bool) -> str:

@@ -42,7 +42,7 @@ def format_table(result: Mapping[str, Any]) -> str:
             rows.append(["mean of datasets" + brand, "", *(f"{average[name]['mean']:.4f}" for name in names)])
     for name, row in result.get("baselines", {}).items():
         rows.append([name, "", *(f"{row[score]:.4f}" for score in names)])
-    lines += ["", *_columns([head, *rows])]
+    lines += ["", *columns([head, *rows])]
     for key in ("per_class", "per_au"):
         if key in result:
             lines += ["", *_details(result[key])]
@@ -71,11 +71,11 @@ def _score(value: Mapping[str, float], seeds: int) -> str:
 
 
 def _details(table: Mapping[str, Mapping[str, float]]) -> list[str]:
-    columns = list(next(iter(table.values())))
-    rows = [["", *columns]]
-    for name, values in table.items():
-        rows.append([name, *(_cell(column, values[column]) for column in columns)])
-    return _columns(rows)
+    names = list(next(iter(table.values())))
+    rows = [["", *names]]
+    for row, values in table.items():
+        rows.append([row, *(_cell(name, values[name]) for name in names)])
+    return columns(rows)
 
 
 def _cell(column: str, value: float) -> str:
@@ -84,10 +84,10 @@ def _cell(column: str, value: float) -> str:
 
 def _confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[str]:
     head = ["truth \\ predicted", *classes]
-    return _columns([head, *([c, *map(str, row)] for c, row in zip(classes, matrix, strict=True))])
+    return columns([head, *([c, *map(str, row)] for c, row in zip(classes, matrix, strict=True))])
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as aligned lines, the first column to the left, the others to the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = []

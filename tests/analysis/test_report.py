@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mer_jax.analysis import figures, report
-from mer_jax.evaluation import results, scores
+from mer_jax.evaluation import calibration, results, scores
 
 Make = Callable[..., Path]
 
@@ -71,7 +71,7 @@ def test_a_whole_report(reported_workdir: Path):
     workdir = reported_workdir
     page = Page((workdir / "report.html").read_text(encoding="utf-8"))
     assert page.headings == [
-        "Scores", "Classes", "Persons", "Pre-training", "Fine-tuning", "Reconstructed future frames",
+        "Scores", "Classes", "Persons", "Calibration", "Pre-training", "Fine-tuning", "Reconstructed future frames",
         "Where the network looks", "How it was made",
     ]  # fmt: skip
     metrics = json.loads((workdir / "metrics.json").read_text())
@@ -93,6 +93,11 @@ def test_a_whole_report(reported_workdir: Path):
     assert {"pretrain_loss", "pretrain_r_on_held_out_pairs", "finetune_loss", "finetune_accuracy"} <= names
     assert not {"pretrain_latent_mse", "pretrain_waiting_for_data"} & names  # equal to the loss; no curve
     assert "NOT COMPARABLE" not in page.text
+    assert "Published results" not in page.headings  # nobody published these
+    found = calibration.calibration(results.read_predictions(workdir / "predictions.csv"))
+    assert found is not None
+    assert f"bins of equal mass {found.ece:.3f} ± {found.ece_std:.3f}".replace("± 0", "± ") in page.text
+    assert f"mean probability − share right {found.excess:+.3f}" in page.text
 
 
 def test_the_page_needs_nothing_but_itself(reported_workdir: Path):
