@@ -58,10 +58,10 @@ TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery,
 # Every protocol trains for about the same number of steps, as the released code does (2,500 in all of them): epochs
 # differ, since an epoch is 5 steps inside one database, 18 with one of five held out, 23 with all but one person.
 PROTOCOLS: dict[str, dict[str, object]] = {
-    "within": {"data.protocol": "loso_within", "ft.epochs": 32},
-    "cde": {"data.protocol": "cde", "ft.epochs": 7},
-    "hde": {"data.protocol": "cross_dataset", "ft.epochs": 9},
-    "from_base": {"data.protocol": "hde_from_base", "ft.epochs": 32},
+    "within": {"data.protocol": "loso_within", "ft.epochs": 24},
+    "cde": {"data.protocol": "cde", "ft.epochs": 5},
+    "hde": {"data.protocol": "cross_dataset", "ft.epochs": 7},
+    "from_base": {"data.protocol": "hde_from_base", "ft.epochs": 24},
 }
 FAMILIES: dict[str, object] = {
     "data.name": common.BENCHMARKS["families_cde"]["name"],
@@ -104,7 +104,7 @@ DEV: dict[str, object] = {
     "data.labels": "synthetic_families",
     "data.protocol": "kfold",
     "data.n_folds": 4,
-    "ft.epochs": 40,  # 4 steps each
+    "ft.epochs": 30,  # 4 steps each
 }
 VARIANTS = {
     "families_dev": DEV,
@@ -178,7 +178,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "prefetch": 4,
                     "cache_mb": 512.0,
                 },
-                "optimizer": _optimizer(0.05),
+                "optimizer": _optimizer(0.2),
             },
             "ft": {
                 "epochs": 12,
@@ -187,7 +187,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "augment": _augment(5.0, 10 / 255),
                 "augment_p": 0.5,
                 "bias_rate": 2.0,
-                "optimizer": _optimizer(0.05),
+                "optimizer": _optimizer(0.1),
             },
         }
     )
