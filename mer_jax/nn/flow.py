@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mer_jax.nn.convolution import conv3x3
 from mer_jax.nn.f5c import batch_norm
-from mer_jax.nn.patches import Conv, UpConv, convolve
+from mer_jax.nn.patches import Conv, UpConv
 
 SLOPE = 0.1  # of LeakyReLU
 ENCODER = {1: 64, 2: 128, 3: 256}  # channels of a frame's own levels, at 1/2, 1/4, 1/8 of its size
@@ -96,7 +97,7 @@ class JointConv(nn.Module):
         middle = middle[:, :, y : y + dy, x : x + dx].reshape(3, 3, dy * dx, self.features)
         used = jnp.concatenate([kernel[:, :, :before], middle, kernel[:, :, before + self.steps**2 :]], axis=2)
         joint = jnp.concatenate([redirected, volume.reshape(n, height, width, dy * dx), trunk], axis=-1)
-        return convolve(joint.astype(self.dtype), used, padding=1)
+        return conv3x3(joint.astype(self.dtype), used)
 
 
 class FlowNet(nn.Module):

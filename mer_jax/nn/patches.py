@@ -1,7 +1,8 @@
 """Convolutions of any size as matmuls, next to XLA's own: the same parameters and sums.
 
-On CPU, XLA's convolutions reach about half of what its matmuls do, much less backwards and on maps of a few pixels,
-and slow down many times inside loops. Which form is fastest depends on the shapes alone (`best_form`).
+On CPU, XLA's convolutions are as fast as its matmuls on large maps and many times slower on maps of a few pixels, for
+few features, backwards through a transposed convolution, and inside loops. Which form is fastest depends on the shapes
+alone (`best_form`).
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ FORMS = ("auto", "direct", "patches", "taps")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def best_form(channels: int, features: int, taps: int, stride: int) -> str:
-    """The fastest form on the default device (measured, see tests/benchmarks/bench_mol.py)."""
+def best_form(places: int, features: int, taps: int, stride: int) -> str:
+    """The fastest form on the default device (measured, see tests/benchmarks/bench_mol.py).
+
+    Args:
+      places: pixels of the result.
+      features: channels of the result.
+      taps: pixels of the kernel.
+      stride: of both axes.
+    """
     if jax.default_backend() != "cpu":
         return "direct"
-    if taps == 1 and stride == 1:
-        return "patches"
-    if features * 4 <= channels and stride == 1:
+    if features <= 4 and stride == 1:
         return "taps"
-    return "patches" if channels >= 8 else "direct"
+    return "patches" if taps == 1 or places <= 64 else "direct"
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, form: str = "auto") -> jax.Array:
@@ -45,16 +51,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
       ValueError: another form.
     """
     rows, columns, channels, features = kernel.shape
+    n, height, width, _ = x.shape
+    high, wide = ((size + 2 * padding - k) // stride + 1 for size, k in ((height, rows), (width, columns)))
     if form == "auto":
-        form = best_form(channels, features, rows * columns, stride)
+        form = best_form(high * wide, features, rows * columns, stride)
     if form == "direct":
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
         )
     if form not in FORMS or (form == "taps" and stride > 1):
         raise ValueError(f"form {form!r} with stride {stride}: expected one of {FORMS}, taps with stride 1 only")
-    n, height, width, _ = x.shape
-    high, wide = ((size + 2 * padding - k) // stride + 1 for size, k in ((height, rows), (width, columns)))
     offsets = [(i, j) for i in range(rows) for j in range(columns)]
 
     def part(padded: jax.Array, i: int, j: int) -> jax.Array:
