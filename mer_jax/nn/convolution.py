@@ -15,12 +15,14 @@ import jax.numpy as jnp
 FORMS = ("auto", "direct", "patches", "winograd")
 
 
-def best_form(batch: int, height: int, width: int, stride: int = 1) -> str:
-    """The fastest form on the default device for images [batch, height, width, C] (measured, see bench_fdp)."""
+def best_form(batch: int, height: int, width: int, channels: int, stride: int = 1) -> str:
+    """The fastest form on the default device for images [batch, height, width, channels] (measured, see bench_fdp)."""
     if jax.default_backend() != "cpu":
         return "direct"
-    if stride > 1 or height % 2 or width % 2 or batch * height * width < 256:
+    if height <= 2 or width <= 2:  # XLA's convolution takes 30 times as long as its matmul
         return "patches"
+    if stride > 1 or height % 2 or width % 2 or batch * height * width < 256 or channels < 48:
+        return "direct"
     return "winograd"
 
 
@@ -31,8 +33,8 @@ def conv3x3(x: jax.Array, kernel: jax.Array, form: str = "auto", groups: int = 1
       x: [B, H, W, C].
       kernel: [3, 3, C / groups, F]; group g makes the g-th of `groups` equal parts of F from that part of C.
       form: one of FORMS; winograd needs even H and W, and stride 1.
-      groups: groups of channels that do not mix. The matmul forms fill the kernel up with zeros: more sums, but XLA's
-        grouped convolutions on CPU take ten times as long backwards.
+      groups: groups of channels that do not mix. On CPU the kernel is filled up with zeros: more sums, but XLA's
+        grouped convolutions take ten times as long backwards there.
       stride: 1 or 2.
 
     Returns:
@@ -42,15 +44,15 @@ def conv3x3(x: jax.Array, kernel: jax.Array, form: str = "auto", groups: int = 1
       ValueError: another form, or one that does not fit.
     """
     if form == "auto":
-        form = best_form(x.shape[0], x.shape[1], x.shape[2], stride)
+        form = best_form(x.shape[0], x.shape[1], x.shape[2], x.shape[3], stride)
+    if groups > 1 and (form != "direct" or jax.default_backend() == "cpu"):
+        kernel, groups = _block_diagonal(kernel, groups), 1
     if form == "direct":
         layout = ("NHWC", "HWIO", "NHWC")
         padding = ((1, 1), (1, 1))
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=layout, feature_group_count=groups
         )
-    if groups > 1:
-        kernel = _block_diagonal(kernel, groups)
     if form == "patches":
         return _patches(x, kernel, stride)
     if form == "winograd" and stride == 1:

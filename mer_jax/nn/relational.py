@@ -233,7 +233,7 @@ class GlobalAggregator(nn.Module):
         return z + DropPath(self.drop_path, name="drop_3")(mlp(_norm("norm2", train, dtype)(z)), train)
 
 
-class Stem(nn.Module):
+class ReleasedStem(nn.Module):
     """Four 3x3 convolutions with BatchNorm and ReLU, strides 2, 1, 1, 2: [B, H, W, C] -> [B, H/4, W/4, features]."""
 
     features: int = 64
@@ -251,15 +251,48 @@ class Stem(nn.Module):
         return x
 
 
+class PlainStem(nn.Module):
+    """One convolution with BatchNorm and ReLU: [B, H, W, C] -> [B, H/stride, W/stride, features].
+
+    Stated: "one plain convolution". INFERRED: windows of twice the stride, so that neighbours overlap. It is one matmul
+    on the windows, each put together from four blocks of stride x stride pixels.
+
+    Attributes:
+      features: output channels.
+      stride: even; H and W are multiples of it.
+      kernel_init: of the kernel.
+      dtype: compute type.
+    """
+
+    features: int
+    stride: int = 4
+    kernel_init: nn.initializers.Initializer = truncated
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+        batch, height, width, channels = x.shape
+        s, rows, columns = self.stride, height // self.stride, width // self.stride
+        padded = jnp.pad(x, ((0, 0), (s // 2, s // 2), (s // 2, s // 2), (0, 0)))
+        blocks = padded.reshape(batch, rows + 1, s, columns + 1, s, channels).transpose(0, 1, 3, 2, 4, 5)
+        blocks = blocks.reshape(batch, rows + 1, columns + 1, s * s * channels)
+        windows = [blocks[:, i : i + rows, j : j + columns] for i in range(2) for j in range(2)]
+        dense = nn.Dense(self.features, use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, name="conv")
+        return nn.relu(_norm("norm", train, self.dtype)(dense(jnp.concatenate(windows, axis=-1))))
+
+
 class RelationalEncoder(nn.Module):
     """Frames [N, H, W, C] -> one map [N, S, S] each: stem, stages of LRAs (and a GRA), BatchNorm, mean, linear layer.
 
-    Stage i works at 1/4, 1/8, 1/16 ... of the frame with `widths[i]` channels; a GRA ends it where `attention` is on.
+    Stage i works at 1/p, 1/2p, 1/4p ... of the frame with `widths[i]` channels; a GRA ends it where `attention` is on,
+    with keys and values from 2x2 windows, four tokens as in the released (unused) blocks.
 
     Attributes:
       depths: LRAs of each stage.
       widths: channels of each stage.
       stem: channels of the stem.
+      patch: stride p of a plain stem; 0 = the released stem, p = 4.
       attention: whether every stage ends with a GRA (the released code lists them, but builds none).
       kind: of the head convolutions, grouped (described) or dense (released).
       head_dim: channels of a head.
@@ -273,6 +306,7 @@ class RelationalEncoder(nn.Module):
     depths: tuple[int, ...] = (3, 4, 10, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
     stem: int = 64
+    patch: int = 0
     attention: bool = True
     kind: str = "grouped"
     head_dim: int = 8
@@ -291,16 +325,20 @@ class RelationalEncoder(nn.Module):
         }  # fmt: skip
         blocks = sum(self.depths) + self.attention * len(self.depths)
         rates = iter(np.linspace(0, self.drop_path, blocks).tolist())
-        x = Stem(self.stem, self.form, self.kernel_init, self.dtype, name="stem")(x.astype(self.dtype), train)
+        stem: nn.Module
+        if self.patch:
+            stem = PlainStem(self.stem, self.patch, self.kernel_init, self.dtype, name="stem")
+        else:
+            stem = ReleasedStem(self.stem, self.form, self.kernel_init, self.dtype, name="stem")
+        x = stem(x.astype(self.dtype), train)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for i in range(depth):
                 stride = 2 if stage and not i else 1
                 name = f"stage_{stage + 1}_local_{i}"
                 x = LocalAggregator(width, stride, drop_path=next(rates), name=name, **how)(x, train)
             if self.attention:
-                reduction = 2 ** (len(self.depths) - 1 - stage)
                 name = f"stage_{stage + 1}_global"
-                x = GlobalAggregator(width, reduction, drop_path=next(rates), name=name, **how)(x, train)
+                x = GlobalAggregator(width, -(-x.shape[1] // 2), drop_path=next(rates), name=name, **how)(x, train)
             self.sow("intermediates", f"stage_{stage + 1}", x)
         x = _norm("norm", train, self.dtype)(x).mean(axis=(1, 2))
         maps = nn.Dense(self.map_size**2, kernel_init=self.kernel_init, dtype=self.dtype, name="head")(x)

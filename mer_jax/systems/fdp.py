@@ -26,6 +26,7 @@ Settings read (in brackets the released or full-size value; configs/fdp.py says 
     frames, evaluation spreads `data.views` [1] over them
   data.order_frames [16] frames of the event whose order is measured at evaluation; 0 = none
   model.depths [(3, 4, 10, 3)], model.widths [(96, 192, 384, 768)], model.stem [64], model.head_dim [8]
+  model.patch [0] stride of the described stem, one plain convolution; 0 = the released one of four
   model.attention [False] global aggregators; model.local ["dense"] grouped (described) | dense (released)
   model.drop_path [0.1]; model.init ["truncated"] truncated (.02, as released) | fan_in (for other widths)
   model.map_size [64] side S; frames' dynamic images are averaged down to it
@@ -379,8 +380,8 @@ def build_network(settings: Any, n_outputs: int) -> FDPNetwork:
         one_of(field, found, known)
     _check_sizes(settings)
     encoder = RelationalEncoder(
-        model.depths, model.widths, model.stem, model.attention, model.local, model.head_dim, model.drop_path,
-        model.map_size, model.form, INITS[model.init], dtype,
+        model.depths, model.widths, model.stem, model.patch, model.attention, model.local, model.head_dim,
+        model.drop_path, model.map_size, model.form, INITS[model.init], dtype,
     )  # fmt: skip
     ordered = model.pool == "rank_score" or settings.ft.rank_weight > 0
     segnet = SegNet(

@@ -298,7 +298,7 @@ def test_measures_stand_beside_what_sees_nothing() -> None:
         ("model", {"pool": "mean"}, "model.pool"),
         ("model", {"local": "far"}, "model.local"),
         ("model", {"map_size": 12}, "model.map_size"),
-        ("model", {"widths": (16,)}, "multiples of 12"),
+        ("model", {"widths": (16,)}, "multiples of 24"),
         ("model", {"depths": (1, 1)}, "as long as"),
         ("data", {"part": "apex"}, "data.part"),
         ("data", {"frames": 1}, "data.frames"),

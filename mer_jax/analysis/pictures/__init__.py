@@ -8,6 +8,7 @@ from types import ModuleType
 MODULES = {
     "akmnet": "mer_jax.analysis.pictures.akmnet",
     "atnet": "mer_jax.analysis.pictures.atnet",
+    "fdp": "mer_jax.analysis.pictures.fdp",
     "ma2mi": "mer_jax.analysis.pictures.ma2mi",
     "ststnet": "mer_jax.analysis.pictures.ststnet",
 }
