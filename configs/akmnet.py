@@ -3,6 +3,7 @@
     python -m mer_jax.main --config configs/akmnet.py                 the default: synthetic faces, 2 cores, minutes
     python -m mer_jax.main --config configs/akmnet.py:casme2_4_akmnet,paper --config.data.manual_dir=...
     python -m mer_jax.main --config configs/akmnet.py:released        the authors' code, where it differs
+    python -m mer_jax.main --config configs/akmnet.py:scratch         without macro-expressions
     python -m mer_jax.main --config configs/akmnet.py:ablation        steps of the mining, then ablation.csv
     python -m mer_jax.main --config configs/akmnet.py:study           ablations, frames without mining, key frames
 
@@ -13,15 +14,18 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+SCRATCH: dict[str, object] = {"pre.objective": "none"}
 PAPER: dict[str, object] = {
     "data.size": 128,
     "data.fit": "stretch",
-    "model.fps": 0.0,
+    "ft.fps": 0.0,
     "model.stride": 32,
     "model.width": 1.0,
     "model.blocks": (2, 2, 2, 2),
     "model.statistics": "clip",
     "model.convolution": "direct",
+    "data.magnify": "phase",  # alpha 15 is the default; the band is not stated
+    "pre.augment.shift_px": 8,
     "ft.epochs": 40,
     "ft.batch": 8,
     "ft.buckets": 6,
@@ -31,8 +35,9 @@ PAPER: dict[str, object] = {
 }
 RELEASED: dict[str, object] = {  # the authors' code; class balance was left to its list of clips
     **PAPER,
-    "model.threshold": "at_least",
-    "model.gradient": "all",
+    **SCRATCH,  # weights come from a file: --config.init_from
+    "ft.threshold": "at_least",
+    "ft.gradient": "all",
     "ft.margin_sets": "strict",
     "ft.crop_p": 0.5,
     "ft.optimizer.schedule": "oscillating",
@@ -40,6 +45,9 @@ RELEASED: dict[str, object] = {  # the authors' code; class balance was left to 
 }
 TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery, not the method
     "data.name": "synthetic_faces/tiny_micro",
+    "data.macro": "synthetic_faces/tiny_macro",
+    "pre.batch": 8,
+    "pre.epochs": 2,
     "model.width": 0.0625,
     "model.hidden": 4,
     "ft.buckets": 2,
@@ -53,18 +61,40 @@ TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery,
 # Tables of several runs: name -> rows; a row is what differs from the full model, which comes first.
 STEPS: dict[str, dict[str, object]] = {
     "mined": {},
-    "1+2": {"model.steps": "1+2"},
-    "1+3": {"model.steps": "1+3"},
-    "2+3": {"model.steps": "2+3"},
+    "1+2": {"ft.mining": "1+2"},
+    "1+3": {"ft.mining": "1+3"},
+    "2+3": {"ft.mining": "2+3"},
 }
 FRAMES: dict[str, dict[str, object]] = {
-    "all": {"model.steps": "none"},
-    "random": {"model.steps": "none", "model.random_share": 0.5},  # about what mining keeps
-    **{f"tim{n}": {"model.steps": "none", "model.frames": n, "model.fps": 0.0} for n in (16, 32, 64, 128)},
+    "all": {"ft.mining": "none"},
+    "random": {"ft.mining": "none", "ft.random_share": 0.5},  # about what mining keeps
+    **{f"tim{n}": {"ft.mining": "none", "ft.frames": n, "ft.fps": 0.0} for n in (16, 32, 64, 128)},
 }
 ROWS: dict[str, dict] = {"ablation": {**STEPS, **FRAMES}}
 
-VARIANTS = {"paper": PAPER, "released": RELEASED, "tiny": TINY, **{name: {"ablation": name} for name in ROWS}}
+VARIANTS = {
+    "scratch": SCRATCH,
+    "paper": PAPER,
+    "released": RELEASED,
+    "tiny": TINY,
+    **{name: {"ablation": name} for name in ROWS},
+}
+
+
+def _optimizer(learning_rate: float) -> dict:
+    return {
+        "name": "sgd",
+        "learning_rate": learning_rate,
+        "weight_decay": 5e-4,
+        "b1": 0.9,
+        "b2": 0.999,
+        "schedule": "cosine",
+        "cycle_epochs": 0,
+        "final_learning_rate": 0.0,
+        "clip_norm": 0.0,
+        "groups": (),
+        "ema": 0.0,
+    }
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -73,51 +103,62 @@ def get_config(arg: str = "") -> ConfigDict:
     config.update(
         {
             "model": {
-                "extent": "onset_offset",
-                "fps": 50.0,
-                "frames": 0,
-                "random_share": 0.0,
-                "steps": "1+2+3",
                 "width": 0.125,
                 "blocks": (1, 1, 1, 1),
                 "stride": 16,
                 "hidden": 32,
                 "dropout": 0.5,
-                "threshold": "above",
-                "gradient": "kept",
                 "statistics": "batch",
-                "convolution": "auto",  # three times as fast on CPU where maps are small
+                "convolution": "auto",  # twice as fast on CPU where maps are small
+            },
+            "pre": {
+                "objective": "macro_cls",
+                "task": "reconstruct",  # the stream gives pairs, of which the second frame is looked at
+                "share": False,  # one pre-training for all seeds
+                "holdout": 0.0,
+                "batch": 32,
+                "epochs": 40,
+                "augment": {"flip_p": 0.5, "rotate_deg": 5.0, "shift_px": 2, "brightness": 0.1, "contrast": 0.2},
+                "pairs": {
+                    "dt_ms": (200.0, 2000.0),  # far from the onset is near the apex
+                    "extent": "onset_apex",
+                    "reverse_p": 0.0,
+                    "max_rotation_deg": 10.0,
+                    "max_scale": 0.1,
+                    "max_change": 0.3,
+                    "min_change": 0.0,
+                    "tries": 8,
+                    "threads": 1,
+                    "prefetch": 4,
+                    "cache_mb": 512.0,
+                },
+                "optimizer": _optimizer(3e-2),
             },
             "ft": {
+                "extent": "onset_offset",
+                "fps": 50.0,
+                "frames": 0,
+                "random_share": 0.0,
+                "mining": "1+2+3",
+                "threshold": "above",
+                "gradient": "kept",
                 "epochs": 10,
                 "batch": 16,
                 "sampler": "balanced",
-                "buckets": 3,
+                "buckets": 2,
                 "zoom": 1.125,
                 "crop_p": 1.0,
                 "lambda_sparsity": 0.1,
                 "lambda_margin": 1.0,
                 "margin_sets": "kept",
-                "optimizer": {
-                    "name": "sgd",
-                    "learning_rate": 1e-2,
-                    "weight_decay": 5e-4,
-                    "b1": 0.9,
-                    "b2": 0.999,
-                    "schedule": "cosine",
-                    "cycle_epochs": 0,
-                    "final_learning_rate": 0.0,
-                    "clip_norm": 0.0,
-                    "groups": (),
-                    "ema": 0.0,
-                },
+                "optimizer": _optimizer(1e-2),
             },
         }
     )
     aliases = {
-        "steps": "model.steps",
-        "frames": "model.frames",
-        "extent": "model.extent",
+        "mining": "ft.mining",
+        "frames": "ft.frames",
+        "extent": "ft.extent",
         "width": "model.width",
         "labels": "data.labels",
         "protocol": "data.protocol",

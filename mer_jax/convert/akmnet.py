@@ -46,8 +46,8 @@ def network(tensors: Mapping[str, np.ndarray], settings: Settings) -> AKMNet:
     """
     if f"{CLASSIFIER}.bias" not in tensors:
         raise UserError(f"the weights have no {CLASSIFIER}.bias, which says how many classes there are")
-    if "1" not in settings.model.steps:
-        raise UserError(f"model.steps: found {settings.model.steps!r}; released weights are of 1+2+3")
+    if "1" not in settings.ft.mining:
+        raise UserError(f"ft.mining: found {settings.ft.mining!r}; released weights are of 1+2+3")
     return build_network(settings, len(tensors[f"{CLASSIFIER}.bias"]))
 
 

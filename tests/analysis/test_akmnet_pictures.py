@@ -38,14 +38,14 @@ def system() -> Any:
     return types.SimpleNamespace(view=view, buckets=lambda store: buckets, finetune=stage)
 
 
-def opened(steps: str = "1+2+3") -> base.Tested:
+def opened(mining: str = "1+2+3") -> base.Tested:
     units = np.full((3, AU_SLOTS), -1, np.int8)
     units[0, [4, 12]] = 1
     table: Any = {
         "action_units": units, "emotion": np.array(["joy", "fear", "joy"]), "true_onset": np.array([1, 2, -1]),
         "true_apex": np.array([3, 4, -1]), "true_offset": np.array([5, 6, -1]),
     }  # fmt: skip
-    settings = types.SimpleNamespace(model=types.SimpleNamespace(steps=steps), task="emotion")
+    settings = types.SimpleNamespace(ft=types.SimpleNamespace(mining=mining), task="emotion")
     folds = [(jnp.float32(1), np.array([0, 1])), (jnp.float32(2), np.array([2]))]
     return base.Tested(settings, system(), {}, table, ("a", "b"), folds, [0, 2], lambda clip: np.zeros((68, 2)))
 

@@ -165,4 +165,4 @@ def test_other_weights_are_refused() -> None:
     with pytest.raises(UserError, match=r"no fc.1.bias"):
         akmnet.variables({k: v for k, v in own.items() if k != "fc.1.bias"}, settings())
     with pytest.raises(UserError, match=r"released weights are of 1\+2\+3"):
-        akmnet.variables(own, settings(NARROW + ",model.steps=none"))
+        akmnet.variables(own, settings(NARROW + ",ft.mining=none"))

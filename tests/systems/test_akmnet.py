@@ -25,7 +25,7 @@ LENGTHS = (4, 4, 1)
 def system(words: str = "tiny", **fields: Any) -> akmnet.System:
     """The tiny system with changes like model_steps="1+2"."""
     arguments = [words, *(f"{k.replace('__', '.')}={v}" for k, v in fields.items())]
-    found = akmnet.build(Settings(config.get_config(",".join(arguments)).to_dict()), CLASSES)
+    found = akmnet.build(Settings(config.get_config(",".join(arguments)).to_dict()), CLASSES, 7)
     assert isinstance(found, akmnet.System)
     return found
 
@@ -141,9 +141,9 @@ def test_permuted_frames_are_scored_the_same(trained: Any, quick: Callable) -> N
     np.testing.assert_array_equal(mixed["kept"], plain["kept"][:, order])
 
 
-@pytest.mark.parametrize("steps", akmnet.STEPS)
+@pytest.mark.parametrize("steps", akmnet.MINING)
 def test_steps_can_be_left_out(steps: str) -> None:
-    own = system(model__steps=steps)
+    own = system(ft__mining=steps)
     module = own.finetune.module
     _, variables = shapes(module, 6, SIZE)
     assert ("attention" in variables["params"]) == ("1" in steps)
@@ -169,6 +169,33 @@ def test_steps_can_be_left_out(steps: str) -> None:
     assert ("L_MMM" in terms) == ("L_GS" in terms) == ("3" in steps)
     total = terms["cross_entropy"] + (0.1 * terms["L_GS"] + terms["L_MMM"] if "3" in steps else 0)
     np.testing.assert_allclose(loss, total, rtol=1e-6)
+
+
+def test_stills_of_macro_expressions_come_first(quick: Callable) -> None:
+    own = system()
+    assert own.pretrain is not None
+    assert own.finetune.carry == ("backbone", "gru")
+    frames = np.random.default_rng(4).uniform(size=(2, 40, 36, 3)).astype(np.float32)
+    pair = {"first": frames[0], "second": frames[1], "label": jnp.int32(6), "weight": jnp.ones(())}
+    plain = own.pretrain_view(pair, jax.random.key(0), False)
+    assert {k: v.shape for k, v in plain.items()} == {
+        "frames": (1, SIZE, SIZE, 1), "mask": (1,), "label": (), "weight": ()
+    }  # fmt: skip
+    grey = frames[1, 4:36, 2:34] @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(plain["frames"][0, ..., 0], grey, rtol=1e-5)
+    moved = own.pretrain_view(pair, jax.random.key(1), True)
+    assert float(jnp.abs(moved["frames"] - plain["frames"]).max()) > 1e-2
+    before = shapes(own.pretrain.module, 1, SIZE)
+    after = shapes(own.finetune.module, 6, SIZE)
+    assert before[0]["logits"].shape == (1, 7)
+    for part in own.finetune.carry:
+        assert jax.tree.map(jnp.shape, before[1]["params"][part]) == jax.tree.map(jnp.shape, after[1]["params"][part])
+    released = system("released", init_from="some_run")
+    assert released.pretrain is None
+    assert released.finetune.carry == ("backbone", "attention", "gru")
+    assert system("released").finetune.carry == ()
+    with pytest.raises(UserError, match="found 1 macro classes; expected at least 2"):
+        akmnet.build(Settings(config.get_config("tiny").to_dict()), 3, 1)
 
 
 # -- views -------------------------------------------------------------------------------------------------------------
@@ -205,7 +232,7 @@ def seen(own: akmnet.System, length: int) -> tuple[list[np.ndarray], Any]:
 
 
 def test_views_hold_the_frames_between_onset_and_offset() -> None:
-    own = system(model__fps=0.0, ft__buckets=4, ft__batch=1)
+    own = system(ft__fps=0.0, ft__buckets=4, ft__batch=1)
     assert own.buckets(store()).lengths == (5, 6, 8, 31)
     numbers, examples = seen(own, 32)
     for found, at, onset, offset in zip(numbers, examples["position"], ONSET, OFFSET, strict=True):
@@ -213,28 +240,28 @@ def test_views_hold_the_frames_between_onset_and_offset() -> None:
         np.testing.assert_array_equal(at[: len(found)], np.arange(onset, offset + 1))
     short, _ = seen(own, 6)
     np.testing.assert_array_equal(short[1], numbers[1])
-    whole = system(model__fps=0.0, model__extent="whole")
+    whole = system(ft__fps=0.0, ft__extent="whole")
     np.testing.assert_allclose(seen(whole, 10)[0][1], np.arange(9), atol=1e-4)
     assert (whole.oracle_inputs, own.oracle_inputs) == ("none", "boundaries")
 
 
 def test_slower_rates_take_the_nearest_frames() -> None:
-    own = system(model__fps=50.0, ft__buckets=4, ft__batch=1)
+    own = system(ft__fps=50.0, ft__buckets=4, ft__batch=1)
     expected = [np.arange(2, 10, 2), np.arange(1, 7), np.arange(0, 5, 2), np.arange(5, 36, 4)]
     buckets = own.buckets(store())
     assert buckets.lengths == (3, 4, 6, 8)
     for bucket, found, frames in zip(buckets.of_clip, seen(own, 9)[0], expected, strict=True):
         assert buckets.lengths[bucket] == len(frames)
         np.testing.assert_allclose(found, frames, atol=1e-4)
-    odd = system(model__fps=30.0)
+    odd = system(ft__fps=30.0)
     np.testing.assert_allclose(seen(odd, 9)[0][3], 5 + np.round(np.arange(5) * 20 / 3), atol=1e-4)
     unknown = store().replace(fps=np.array([100, np.nan, 100, 100], np.float32))
-    with pytest.raises(UserError, match=r"model.fps counts in milliseconds, but clip 'number 1'"):
+    with pytest.raises(UserError, match=r"ft.fps counts in milliseconds, but clip 'number 1'"):
         own.buckets(unknown)
 
 
 def test_temporal_interpolation_has_one_length() -> None:
-    own = system(model__steps="none", model__frames=16, model__fps=0.0)
+    own = system(ft__mining="none", ft__frames=16, ft__fps=0.0)
     assert own.buckets(store()).lengths == (16,)
     numbers, examples = seen(own, 16)
     np.testing.assert_allclose(numbers[0], np.linspace(2, 9, 16), atol=1e-4)
@@ -242,7 +269,7 @@ def test_temporal_interpolation_has_one_length() -> None:
 
 
 def test_random_frames_are_in_order_without_repetition_and_new_each_time() -> None:
-    own = system(model__steps="none", model__random_share=0.5, model__fps=0.0, ft__crop_p=0.0)
+    own = system(ft__mining="none", ft__random_share=0.5, ft__fps=0.0, ft__crop_p=0.0)
     assert own.buckets(store()).lengths[-1] == 16
     arrays, keys = jax.tree.map(jnp.asarray, store()), jax.random.split(jax.random.key(0), 40)
     examples = jax.jit(jax.vmap(lambda k: own.view(arrays, jnp.int32(3), k, True, 17)))(keys)
@@ -325,14 +352,15 @@ def test_what_is_unknown_is_not_measured(quick: Callable) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model__steps": "1+2+4"}, "model.steps: found '1.2.4'"),
+        ({"ft__mining": "1+2+4"}, "ft.mining: found '1.2.4'"),
         ({"data__size": 40}, "data.size: found 40; expected a multiple of model.stride = 16"),
         ({"model__stride": 8}, "model.stride: found 8; expected one of 32, 16"),
-        ({"model__frames": 16}, "model.fps and model.random_share have to be 0"),
-        ({"model__random_share": 1.0}, "model.random_share: found 1.0"),
+        ({"ft__frames": 16}, "ft.fps and ft.random_share have to be 0"),
+        ({"ft__random_share": 1.0}, "ft.random_share: found 1.0"),
         ({"model__statistics": "group"}, "model.statistics"),
         ({"ft__zoom": 0.9}, "ft.zoom: found 0.9"),
         ({"pre__objective": "reconstruct"}, "pre.objective: found 'reconstruct'"),
+        ({"ft__random_share": 1.5}, "ft.random_share: found 1.5"),
     ],
 )
 def test_mistakes_are_named(fields: Any, message: str) -> None:
@@ -343,7 +371,7 @@ def test_mistakes_are_named(fields: Any, message: str) -> None:
 def test_action_units_are_an_option() -> None:
     fields = config.get_config("tiny,synthetic_au").to_dict()
     fields["data"]["action_units"] = (4, 6, 12)
-    own = akmnet.build(Settings(fields), 3)
+    own = akmnet.build(Settings(fields), 3, 7)
     arrays = jax.tree.map(jnp.asarray, store())
     example = jax.eval_shape(lambda key: own.view(arrays, jnp.int32(0), key, True, 5), jax.random.key(0))
     assert example["action_units"].shape == (3,)

@@ -31,7 +31,7 @@ MOMENTS = ("onset", "apex", "offset")
 def arrays(tested: Tested) -> dict[str, np.ndarray]:
     """See pictures.base; nothing where no frames are scored."""
     system, store, table = tested.system, tested.store, tested.table
-    if tested.settings.model.steps == "none" or tested.settings.task != "emotion":
+    if tested.settings.ft.mining == "none" or tested.settings.task != "emotion":
         return {}
     buckets, module = system.buckets(store), system.finetune.module
 
