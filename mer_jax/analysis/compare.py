@@ -254,7 +254,7 @@ def _page(page: Page, result: Mapping[str, Any], runs: Mapping[str, Run]) -> Pag
     page.add(f"<h1>{escape(' · '.join(runs))}</h1>")
     for note in result["notes"]:
         kind = "warn" if ORACLE_BRAND in note or "different" in note else "facts"
-        page.add(f'<p class="{kind}">{escape(note[0].upper() + note[1:])}.</p>')
+        page.add(f'<p class="{kind}">{escape(note)}.</p>')
     page.add(f'<p class="facts">{escape(_facts_line(result))}</p>')
     page.add(*(f"<p>{escape(pair['verdict'])}</p>" for pair in result["pairs"][:DETAILS]))
     _runs(page, result)
@@ -292,7 +292,7 @@ def _runs(page: Page, result: Mapping[str, Any]) -> None:
         ]
         rows.append([name + _brand(run), *scores, ece, *facts])
     head = ["", *map(_title, names), "ECE", "system", "seeds", "select", "oracle_inputs"]
-    page.add(table(head, rows))
+    page.add(table(head, rows, "names"))
     page.add('<p class="facts">± is the standard deviation over seeds, [low, high] an interval over persons.</p>')
 
 
@@ -315,7 +315,7 @@ def _differences(page: Page, result: Mapping[str, Any]) -> None:
             ]  # fmt: skip
             rows.append([f"{pair['a']} − {pair['b']}" if score == primary else "", *cells])
     head = ["", "score", "difference", "seed s.d.", "p", *(["Holm"] if several else []), "resolvable", "persons needed"]
-    page.add(f'<div class="two">{picture}</div>', table(head, rows))
+    page.add(f'<div class="two">{picture}</div>', table(head, rows, "names"))
 
 
 def _details(page: Page, result: Mapping[str, Any]) -> None:
@@ -325,16 +325,32 @@ def _details(page: Page, result: Mapping[str, Any]) -> None:
             f"classes_{number}", comparison_figures.class_differences(pair["per_class"], pair["a"], pair["b"]),
             "F1 of each class (number of clips), interval over persons, not corrected for the number of classes",
         )  # fmt: skip
-        parts = comparison_figures.person_differences(pair["per_person"], pair["a"], pair["b"])
+        page.add(f'<div class="two">{classes}<div>{_datasets(pair, result["primary"])}</div></div>')
         unit = "known action units" if result["task"] == "au" else "clips"
+        parts = comparison_figures.person_differences(pair["per_person"], pair["a"], pair["b"])
         people = [
-            page.figure(f"persons_{number}_{k}", part, f"Every person (number of {unit})")
+            page.figure(f"persons_{number}_{k}", part, f"Every person (number of {unit})" if k == 1 else "")
             for k, part in enumerate(parts, start=1)
         ]
-        page.add(f'<div class="two">{classes}{"".join(people)}</div>')
+        page.add(f'<div class="two">{"".join(people)}</div>')
     left = len(result["pairs"]) - DETAILS
     if left > 0:
         page.add(f'<p class="facts">Classes and persons of {left} more pairs are in comparison.json.</p>')
+
+
+def _datasets(pair: Mapping[str, Any], score: str) -> str:
+    """The score that decides, dataset by dataset; nothing where there is one."""
+    rows = [
+        [
+            name, str(row["n"]), str(row["persons"]), f"{row['a']:.3f}", f"{row['b']:.3f}",
+            f"{row['difference']:+.3f}<small>[{short(row['low'])}, {short(row['high'])}]</small>", _p(row["p"]),
+        ]
+        for name, row in pair["per_dataset"].items()
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    head = [_title(score), "clips", "persons", pair["a"], pair["b"], "difference", "p, not corrected"]
+    return table(head, rows)
 
 
 def _mcnemar(page: Page, result: Mapping[str, Any]) -> None:
@@ -345,4 +361,4 @@ def _mcnemar(page: Page, result: Mapping[str, Any]) -> None:
         for test in pair["mcnemar"]["seeds"]:
             cells = [f"{test['seed_a']} / {test['seed_b']}", str(test["only_a"]), str(test["only_b"]), _p(test["p"])]
             rows.append([f"{pair['a']} − {pair['b']}", *cells])
-    page.add(table(["", "seeds", "only first right", "only second right", "p"], rows))
+    page.add(table(["", "seeds", "only first right", "only second right", "p"], rows, "names"))

@@ -127,4 +127,5 @@ def _rows(axes: Axes, names: Sequence[str], label: str) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.06)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(label)

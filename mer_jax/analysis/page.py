@@ -32,6 +32,7 @@ th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e4e8ec;white
 th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #8c959f}
 td small{color:#57606a;display:block}
+.names td:first-child{white-space:normal;min-width:7rem}
 .words td{white-space:normal;min-width:3rem;vertical-align:top}
 .words td:last-child,.words td:nth-last-child(2){text-align:left;min-width:11rem;font-size:.85em;color:#57606a}
 code{overflow-wrap:anywhere}
@@ -89,13 +90,20 @@ class Page:
         )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells are finished HTML except for the first one of a row."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """An HTML table; cells are finished HTML except for the first one of a row.
+
+    Args:
+      head: texts of the header.
+      rows: of as many cells.
+      kind: "names" lets long names in the first column wrap, "words" the texts of all columns; the last two are notes.
+    """
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr><td>{escape(row[0])}</td>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    style = f' class="{kind}"' if kind else ""
+    return f'<div class="scroll"><table{style}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def score_cell(value: Any, several: bool) -> str:

@@ -62,7 +62,7 @@ def _rows(rows: Sequence[Published], runs: Mapping[str, Mapping[str, float]]) ->
         cells = [_cell(row.scores.get(m)) for m in names]
         body.append([row.system, row.year, *cells, row.test_selected, escape(row.source), escape(row.note)])
     head = ["", "year", *(_TITLES.get(m, m) for m in names), "epoch from test", "source", "note"]
-    return table(head, body).replace("<table>", '<table class="words">')
+    return table(head, body, "words")
 
 
 def _cell(value: float | None, strong: bool = False) -> str:

@@ -78,9 +78,9 @@ def compare(runs: Sequence[Contender], options: Options = Options()) -> dict[str
 
     Returns:
       A JSON-ready dictionary: task, protocol, label_set, split_hash, n, persons, classes, primary (the score that
-      decides), options, pairs. A pair is {a, b, scores, permutation, per_class, per_person, mcnemar}; a score is
-      {a, b, difference, low, high, se, seed_std_a, seed_std_b, p, p_holm, resolvable, persons_needed} (seed_std is
-      None for one seed, p_holm for two runs, resolvable where nobody is predicted differently).
+      decides), options, pairs. A pair is {a, b, scores, permutation, per_class, per_person, per_dataset, mcnemar}; a
+      score is {a, b, difference, low, high, se, seed_std_a, seed_std_b, p, p_holm, resolvable, persons_needed}
+      (seed_std is None for one seed, p_holm for two runs, resolvable where nobody is predicted differently).
 
     Raises:
       UserError: fewer than two runs, or two runs that cannot be compared (see `refuse_unlike`).
@@ -97,6 +97,7 @@ def compare(runs: Sequence[Contender], options: Options = Options()) -> dict[str
         statistics = _pair(first.predictions.task, counts[i], counts[j], options, len(chosen))
         statistics["per_class"] = _per_class(first.predictions, counts[i], counts[j], options)
         statistics["per_person"] = _per_person(persons[0], counts[i], counts[j])
+        statistics["per_dataset"] = _per_dataset(runs[i].predictions, runs[j].predictions, options)
         statistics["mcnemar"] = _mcnemar_by_seed(runs[i].predictions, runs[j].predictions)
         pairs.append({"a": runs[i].name, "b": runs[j].name, **statistics})
     for name in _NAMES[first.predictions.task]:
@@ -279,6 +280,19 @@ def _per_class(
 
 def _class_support(matrix: Array) -> Array:
     return matrix.sum(-1)
+
+
+def _per_dataset(p: Predictions, q: Predictions, options: Options) -> dict[str, dict[str, Any]]:
+    """The score that decides, of each dataset by itself where there are several; p is not corrected for number."""
+    datasets = sorted(set(p.dataset.tolist()))
+    table: dict[str, dict[str, Any]] = {}
+    for dataset in datasets if len(datasets) > 1 else ():
+        parts = [run.select(run.dataset == dataset) for run in (p, q)]
+        first, second = (person_counts(part)[1] for part in parts)
+        row = _pair(p.task, first, second, options, 1)["scores"][_NAMES[p.task][0]]
+        kept = {key: row[key] for key in ("a", "b", "difference", "low", "high", "p")}
+        table[dataset] = {"n": len(parts[0]) // len(p.seeds), "persons": first.shape[1], **kept}
+    return table
 
 
 def _per_person(persons: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[dict[str, Any]]:

@@ -153,6 +153,22 @@ def test_a_class_that_a_resample_may_miss(build_table):
         assert (row["low"] is None) == (not missing.any())
 
 
+def test_datasets_by_themselves(build_table):
+    p, q = (predict(build_table, s, salt=k, persons=12) for k, s in enumerate((0.8, 0.4)))
+    assert comparison.compare([contender("x", p), contender("y", q)], FEW)["pairs"][0]["per_dataset"] == {}
+    dataset = np.where(p.person < "casme2/05", "casme2", "samm")
+    p, q = (dataclasses.replace(x, dataset=dataset) for x in (p, q))
+    table = comparison.compare([contender("x", p), contender("y", q)], FEW)["pairs"][0]["per_dataset"]
+    assert {name: (row["n"], row["persons"]) for name, row in table.items()} == {"casme2": (25, 5), "samm": (35, 7)}
+    for name, row in table.items():
+        parts = [x.select(x.dataset == name) for x in (p, q)]
+        alone = comparison.compare([contender("x", parts[0]), contender("y", parts[1])], FEW)["pairs"][0]["scores"]
+        assert row == {key: alone["uf1"][key] for key in row if key in alone["uf1"]} | {
+            "n": row["n"], "persons": row["persons"],
+        }  # fmt: skip
+        assert row["a"] == pytest.approx(np.mean(score("uf1", parts[0])))
+
+
 def test_action_units(build_table):
     p, q = predict_units(build_table, 0.9), predict_units(build_table, 0.2, salt=1)
     found = comparison.compare([contender("x", p), contender("y", q)], FEW)
