@@ -107,6 +107,21 @@ def test_blocks_change_nothing(quick, monkeypatch):
     np.testing.assert_allclose(flat(blocks), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_networks_side_by_side_are_those_one_by_one(quick):
+    x, *first = inputs()
+    sets = [first, inputs(1)[1:]]
+    stacked = [np.stack(p).astype(np.float32) for p in zip(*sets, strict=True)]
+
+    def loss(kernel, bias, scale, shift):
+        return (shallow.conv_norm_pool(x, kernel, bias, scale, shift)[0] ** 2).sum()
+
+    gradient = jax.grad(loss, (0, 1, 2, 3))
+    together, alone = quick(lambda p: (jax.vmap(gradient)(*p), [gradient(*(q[k] for q in p)) for k in (0, 1)]), stacked)
+    for k, expected in enumerate(alone):
+        for a, b in zip(together, expected, strict=True):
+            np.testing.assert_allclose(a[k], b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="such as 28"):
         shallow.conv_norm_pool(jnp.zeros((2, 27, 27, 3)), *inputs()[1:])
