@@ -24,6 +24,7 @@ PAPER: dict[str, object] = {
     "model.sequences": 8,
     "ft.epochs": 125,  # about 1000 steps of 32 for 250 clips
     "ft.batch": 32,
+    "ft.flow_pairs": 0,
     "ft.augment.shift_px": 8,
     "ft.optimizer.learning_rate": 1e-4,
     "ft.optimizer.weight_decay": 1e-3,
@@ -125,6 +126,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "flow_weight": 10.0,
                 "landmark_weight": 0.1,
                 "flow_loss": "mean",
+                "flow_pairs": 1,
                 "carry_classifier": False,
                 "augment": {"flip_p": 0.0, "rotate_deg": 0.0, "shift_px": 4, "brightness": 0.0, "contrast": 0.0},
                 "optimizer": {

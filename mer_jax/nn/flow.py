@@ -6,6 +6,7 @@ volume, and a decoder that goes on to the full size of the frames.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from mer_jax.nn.convolution import conv3x3
 from mer_jax.nn.f5c import batch_norm
-from mer_jax.nn.patches import Conv, UpConv
+from mer_jax.nn.patches import Conv, UpConv, blocks_kernel, convolve, from_blocks, to_blocks
 
 SLOPE = 0.1  # of LeakyReLU
 ENCODER = {1: 64, 2: 128, 3: 256}  # channels of a frame's own levels, at 1/2, 1/4, 1/8 of its size
@@ -101,10 +102,11 @@ class JointConv(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Flow of each pair of neighbouring frames of a sequence.
+    """Flow of pairs of neighbouring frames.
 
-    Every frame is encoded once, although it stands in two pairs. In training, BatchNorm pools all frames (or pairs) of
-    the batch; the released code calls the network once a pair and normalises each call by itself.
+    Where all pairs of a sequence are wanted, every frame is encoded once, although it stands in two of them. In
+    training, BatchNorm pools all frames (or pairs) of the batch; the released code calls the network once a pair and
+    normalises each call by itself.
 
     Attributes:
       width: factor on all channels but those of the correlation volume and of the flow.
@@ -121,13 +123,23 @@ class FlowNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frames: jax.Array, trunk: jax.Array, train: bool) -> jax.Array:
-        """Normalised frames [B, T, H, W, 1] and trunk features [B, T-1, h, w, C] -> flow [B, T-1, H, W, 2] in pixels.
+    def __call__(self, frames: jax.Array, trunk: jax.Array, train: bool, pairs: jax.Array | None = None) -> jax.Array:
+        """Flow of frame pairs of sequences.
 
-        H and W are multiples of 8, and h = H / 8, w = W / 8.
+        Args:
+          frames: normalised, [B, T, H, W, 1], H and W multiples of 8.
+          trunk: features of the pairs [B, P, H/8, W/8, C].
+          train: whether BatchNorm uses the batch.
+          pairs: int [B, P], the first frames of the pairs; None for all T - 1 pairs in order.
+
+        Returns:
+          [B, P, H, W, 2] in pixels.
         """
-        batch, length = frames.shape[:2]
+        batch, count = trunk.shape[:2]
         frames = frames.astype(self.dtype)
+        if pairs is not None:  # two frames a pair, without looking for those that are in two
+            both = jnp.stack([pairs, pairs + 1], axis=-1).reshape(batch, -1, 1, 1, 1)
+            frames = jnp.take_along_axis(frames, both, axis=1)
 
         def conv(x: jax.Array, name: str, channels: int, kernel: int, stride: int) -> jax.Array:
             padding = (kernel - 1) // 2
@@ -137,17 +149,19 @@ class FlowNet(nn.Module):
         def normed(y: jax.Array, name: str) -> jax.Array:
             return nn.leaky_relu(batch_norm(f"{name}_norm", self.dtype)(y, train), SLOPE)
 
-        def pairs(x: jax.Array, begin: int) -> jax.Array:
-            """Of [B T, ...] the first (0) or second (1) frames of all pairs, [B (T - 1), ...]."""
-            x = x.reshape(batch, length, *x.shape[1:])[:, begin : begin + length - 1]
+        def of_pairs(x: jax.Array, second: int) -> jax.Array:
+            """Of [B T, ...] the first (0) or second (1) frames of the pairs, [B P, ...]."""
+            x = x.reshape(batch, -1, *x.shape[1:])
+            step = 1 if pairs is None else 2
+            x = x[:, second : second + step * (count - 1) + 1 : step]
             return x.reshape(-1, *x.shape[2:])
 
         levels = [frames.reshape(-1, *frames.shape[2:])]
         for number, kernel in ((1, 6), (2, 4), (3, 2)):
             levels.append(conv(levels[-1], f"conv{number}", self.scaled(ENCODER[number]), kernel, 2))
-        first = [pairs(x, 0) for x in levels]
+        first = [of_pairs(x, 0) for x in levels]
         redirected = conv(first[3], "conv_redir", self.scaled(REDIRECTED), 1, 1)
-        volume = nn.leaky_relu(correlation(first[3], pairs(levels[3], 1), self.search, self.dilation), SLOPE)
+        volume = nn.leaky_relu(correlation(first[3], of_pairs(levels[3], 1), self.search, self.dilation), SLOPE)
         steps = 2 * (self.search // self.dilation) + 1
         joint = JointConv(self.scaled(JOINT), steps, self.dtype, name="conv3_1")
         features = trunk.reshape(-1, *trunk.shape[2:]).astype(self.dtype)
@@ -155,24 +169,45 @@ class FlowNet(nn.Module):
         for number in range(4, 4 + self.depth):
             deeper = conv(skips[-1], f"conv{number}", self.scaled(DEEP[number]), 3, 2)
             skips.append(conv(deeper, f"conv{number}_1", self.scaled(DEEP[number]), 3, 1))
-        return self._decode(skips).reshape(batch, length - 1, *frames.shape[2:4], 2)
+        return self._decode(skips).reshape(batch, count, *frames.shape[2:4], 2)
 
     def _decode(self, skips: list[jax.Array]) -> jax.Array:
-        """From the deepest level up: each level sees its skip, what comes from below, and the flow found there."""
+        """From the deepest level up: each level sees its skip, what comes from below, and the flow found there.
+
+        The last level, at full size and with few channels, is computed on blocks of 2x2 pixels.
+        """
         x = skips[-1]
         for number in range(len(skips) - 2, -1, -1):
-            skip = skips[number]
-            flow = self._predict(x, number + 1)
-            up = UpConv(self.scaled(DECODER[number]), he_normal, dtype=self.dtype, name=f"deconv{number}")(x)
-            finer = UpConv(2, he_normal, dtype=self.dtype, name=f"up{number + 1}")(flow)
+            skip, last = skips[number], number == 0
+            kernel = self._predictor(number + 1, x.shape[-1])
+            flow = convolve(x, kernel, padding=1)
+            up = UpConv(self.scaled(DECODER[number]), he_normal, last, self.dtype, name=f"deconv{number}")(x)
+            finer = UpConv(2, he_normal, last, self.dtype, name=f"up{number + 1}")(flow)
+            if last:
+                parts = [to_blocks(skip), nn.leaky_relu(up, SLOPE), finer]
+                kernel = self._predictor(0, sum(part.shape[-1] for part in parts) // 4)
+                ends = [0, skip.shape[-1], skip.shape[-1] + self.scaled(DECODER[0]), kernel.shape[2]]
+                kernels = [blocks_kernel(kernel[:, :, i:j]) for i, j in itertools.pairwise(ends)]
+                flow = convolve(jnp.concatenate(parts, axis=-1), jnp.concatenate(kernels, axis=2), padding=1)
+                return from_blocks(flow).astype(jnp.float32)
             high, wide = skip.shape[1:3]  # odd sizes come back one pixel larger
             parts = [skip, nn.leaky_relu(up, SLOPE)[:, :high, :wide], finer[:, :high, :wide]]
             x = jnp.concatenate(parts, axis=-1)
-        return self._predict(x, 0).astype(jnp.float32)
+        raise AssertionError("level 0 is the last one")
 
-    def _predict(self, x: jax.Array, number: int) -> jax.Array:
-        return Conv(2, 3, 1, 1, kernel_init=he_normal, dtype=self.dtype, name=f"predict{number}")(x)
+    def _predictor(self, number: int, channels: int) -> jax.Array:
+        """The 3x3 kernel from the channels of a level to its flow."""
+        return _Kernel((3, 3, channels, 2), name=f"predict{number}")().astype(self.dtype)
 
     def scaled(self, channels: int) -> int:
         """`channels` times the width, at least 4."""
         return max(4, round(channels * self.width))
+
+
+class _Kernel(nn.Module):
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        kernel: jax.Array = self.param("kernel", he_normal, self.shape)
+        return kernel

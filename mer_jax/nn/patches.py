@@ -12,16 +12,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 FORMS = ("auto", "direct", "patches", "taps")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def best_form(places: int, features: int, taps: int, stride: int) -> str:
+def best_form(places: int, channels: int, features: int, taps: int, stride: int) -> str:
     """The fastest form on the default device (measured, see tests/benchmarks/bench_mol.py).
 
     Args:
       places: pixels of the result.
+      channels: channels of the input.
       features: channels of the result.
       taps: pixels of the kernel.
       stride: of both axes.
@@ -30,7 +32,7 @@ def best_form(places: int, features: int, taps: int, stride: int) -> str:
         return "direct"
     if features <= 4 and stride == 1:
         return "taps"
-    return "patches" if taps == 1 or places <= 64 else "direct"
+    return "patches" if taps == 1 or places <= 4 or (places <= 64 and channels >= 256) else "direct"
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, form: str = "auto") -> jax.Array:
@@ -54,7 +56,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     n, height, width, _ = x.shape
     high, wide = ((size + 2 * padding - k) // stride + 1 for size, k in ((height, rows), (width, columns)))
     if form == "auto":
-        form = best_form(high * wide, features, rows * columns, stride)
+        form = best_form(high * wide, channels, features, rows * columns, stride)
     if form == "direct":
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
@@ -77,7 +79,37 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     return sum(parts[1:], start=parts[0])
 
 
-def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto") -> jax.Array:
+def to_blocks(x: jax.Array) -> jax.Array:
+    """[N, 2 H, 2 W, C] -> [N, H, W, 4 C]: blocks of 2x2 pixels, row by row, as channels."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, height // 2, width // 2, 4 * channels)
+
+
+def from_blocks(x: jax.Array) -> jax.Array:
+    """[N, H, W, 4 C] -> [N, 2 H, 2 W, C], the inverse of `to_blocks`."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, 2 * height, 2 * width, channels // 4)
+
+
+def blocks_kernel(kernel: jax.Array) -> jax.Array:
+    """A 3x3 kernel [3, 3, C, F] as one that works on blocks, [3, 3, 4 C, 4 F]; four times the sums, most of them 0.
+
+    Worth it where C and F are a few channels: convolutions are slow there.
+    """
+    offset, before, after = np.ogrid[:3, :2, :2]
+    taps = _or_nothing(2 * (offset - 1) + before - after + 1, 3)  # [a, p, u]
+    whole = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, :, :, taps]  # [a, p, u, b, q, v, C, F]
+    return whole.transpose(0, 3, 1, 4, 6, 2, 5, 7).reshape(3, 3, 4 * kernel.shape[2], 4 * kernel.shape[3])
+
+
+def _or_nothing(taps: np.ndarray, size: int) -> np.ndarray:
+    """Numbers of taps; those that are none become `size`, where a padded kernel is 0."""
+    return np.where((taps >= 0) & (taps < size), taps, size)
+
+
+def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool = False) -> jax.Array:
     """Transposed convolution with kernel 4, stride 2 and padding 1: twice the size.
 
     y[2 i + k - 1] gets kernel[k] x[i], along both axes.
@@ -85,32 +117,54 @@ def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto") -> jax.Array
     Args:
       x: [N, H, W, C].
       kernel: [4, 4, C, F].
-      form: `direct`, or `taps`: every pixel times the whole kernel, then a sum of shifted parts; `auto`: taps on CPU.
+      form: `direct` (XLA's); `taps`: every pixel times the whole kernel, then a sum of shifted parts; `blocks`: a 3x3
+        convolution to blocks of 2x2 pixels (9/4 of the sums, for few features); `auto`.
+      blocks: whether the result stays in blocks, see `to_blocks`.
 
     Returns:
-      [N, 2 H, 2 W, F].
+      [N, 2 H, 2 W, F], or [N, H, W, 4 F].
+
+    Raises:
+      ValueError: another form.
     """
-    if form == "direct" or (form == "auto" and jax.default_backend() != "cpu"):
-        return jax.lax.conv_general_dilated(
-            x, kernel[::-1, ::-1], (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
-        )
     n, height, width, channels = x.shape
     features = kernel.shape[-1]
-    # rows 1 and 3 of the kernel make the even rows of the result, 0 and 2 the odd ones; columns likewise
-    each = x.reshape(-1, channels) @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
-    each = each.reshape(n, height, width, 4, 4, features)
-    down, up = ((1, 0), (0, 0)), ((0, 1), (0, 0))
-    even = each[:, :, :, 1] + _pad_rows(each[:, :-1, :, 3], down)
-    odd = each[:, :, :, 2] + _pad_rows(each[:, 1:, :, 0], up)
-    y = jnp.stack([even, odd], axis=2).reshape(n, 2 * height, width, 4, features)
-    down, up = ((0, 0), (1, 0)), ((0, 0), (0, 1))
-    even = y[:, :, :, 1] + _pad_rows(y[:, :, :-1, 3], down)
-    odd = y[:, :, :, 2] + _pad_rows(y[:, :, 1:, 0], up)
-    return jnp.stack([even, odd], axis=3).reshape(n, 2 * height, 2 * width, features)
+    if form == "auto":
+        form = "direct" if jax.default_backend() != "cpu" else "blocks" if features <= 16 else "taps"
+    if form == "direct":
+        y = jax.lax.conv_general_dilated(
+            x, kernel[::-1, ::-1], (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+        )
+        return to_blocks(y) if blocks else y
+    if form == "blocks":
+        offset, parity = np.ogrid[:3, :2]
+        taps = _or_nothing(parity + 3 - 2 * offset, 4)  # [a, p]
+        whole = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, :, taps]  # [a, p, b, q, C, F]
+        y = convolve(x, whole.transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, channels, 4 * features), 1, 1)
+    elif form == "taps":
+        each = x.reshape(-1, channels) @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+        each = each.reshape(n, height, width, 4, 4, features)
+        rows = _pair(jnp.moveaxis(each, 3, 0), 1)
+        y = jnp.concatenate([part for row in rows for part in _pair(jnp.moveaxis(row, 3, 0), 2)], axis=-1)
+    else:
+        raise ValueError(f"form {form!r}: expected direct, taps, blocks or auto")
+    return y if blocks else from_blocks(y)
 
 
-def _pad_rows(x: jax.Array, by: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
-    return jnp.pad(x, ((0, 0), *by, *((0, 0),) * (x.ndim - 3)))
+def _pair(taps: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The even and odd lines of a transposed convolution along `axis` from its four taps [4, N, H, W, ...].
+
+    Taps 1 and 3 (one line before) make the even lines, 2 and 0 (one line after) the odd ones.
+    """
+
+    def shifted(x: jax.Array, by: int) -> jax.Array:
+        size = x.shape[axis]
+        kept = jax.lax.slice_in_dim(x, max(-by, 0), size - max(by, 0), axis=axis)
+        pads = [(0, 0)] * x.ndim
+        pads[axis] = (max(by, 0), max(-by, 0))
+        return jnp.pad(kept, pads)
+
+    return taps[1] + shifted(taps[3], 1), taps[2] + shifted(taps[0], -1)
 
 
 class Conv(nn.Module):
@@ -149,15 +203,22 @@ class Conv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """Transposed convolution to twice the size, [N, H, W, C] -> [N, 2 H, 2 W, features], no bias; see `upconvolve`."""
+    """Transposed convolution to twice the size, [N, H, W, C] -> [N, 2 H, 2 W, features], no bias; see `upconvolve`.
+
+    Attributes:
+      features: output channels F.
+      kernel_init: of the parameter "kernel" [4, 4, C, features].
+      blocks: whether the result stays in blocks, [N, H, W, 4 features].
+      dtype: compute type.
+    """
 
     features: int
     kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init
-    form: str = "auto"
+    blocks: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, 2 H, 2 W, features]."""
         kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
-        return upconvolve(x.astype(self.dtype), kernel.astype(self.dtype), self.form)
+        return upconvolve(x.astype(self.dtype), kernel.astype(self.dtype), blocks=self.blocks)

@@ -37,6 +37,8 @@ Settings read (configs/mol.py has the values):
     every face shares) | zero: absolute pixels, the released code's
   model.moving_px pixels a frame pair, from which on a place counts as moving in the measures
   ft.flow_weight lambda_f, ft.landmark_weight lambda_m; ft.flow_loss mean | released (divided by T - 1 once more)
+  ft.flow_pairs pairs of a sequence, drawn at random, whose flow is estimated in a training step; 0: all. With some, the
+    mean of L_f and its gradient stay what they are and a step costs less (INFERRED: for few cores)
   ft.augment fields of data.augment; a random crop is shift_px = (size - crop) / 2; the same transform for frames, flow
     and landmarks. The released code crops and does nothing else
   ft.carry_classifier whether `init_from` brings the last layer too; ft.optimizer: fields of OptimizerSettings
@@ -82,11 +84,16 @@ class MOL(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, train: bool) -> Outputs:
-        """batch["frames"] float32 [B, T, S, S, 1] in 0..1 -> logits, and flow, landmarks where they are estimated.
+        """Logits, and flow and landmarks where they are estimated.
+
+        Args:
+          batch: frames float32 [B, T, S, S, 1] in 0..1, and pairs int [B, P] where flow is wanted of some pairs only.
+          train: whether BatchNorm and dropout are those of training.
 
         Returns:
-          logits [B, C]; flow [B, T-1, S, S, 2] and landmarks [B, T-1, 68, 2] in pixels (of frames 2 .. T); in
-          evaluation also what the training persons have on average, mean_flow [B, S, S, 2] and mean_shape [B, 68, 2].
+          logits [B, C]; flow [B, P, S, S, 2] (P = T-1 without `pairs`) and landmarks [B, T-1, 68, 2] (of frames 2 .. T)
+          in pixels; in evaluation also what the training persons have on average, mean_flow [B, S, S, 2] and mean_shape
+          [B, 68, 2].
         """
         frames, m = batch["frames"], self.model
         n, length, size = frames.shape[:3]
@@ -98,7 +105,10 @@ class MOL(nn.Module):
         outputs: dict[str, jax.Array] = {}
         if m.flow:
             net = FlowNet(m.flow_width, m.flow_depth, m.flow_search, m.flow_dilation, self.dtype, name="flow")
-            outputs["flow"] = net(frames, jnp.concatenate([first, second], axis=-1), train)
+            trunk, pairs = jnp.concatenate([first, second], axis=-1), batch.get("pairs")
+            if pairs is not None:
+                trunk = jnp.take_along_axis(trunk, pairs[..., None, None, None], axis=1)
+            outputs["flow"] = net(frames, trunk, train, pairs)
         if m.landmarks:
             head = LandmarkHead(m.width, self.dtype, name="landmarks")
             points = head(second.reshape(-1, *second.shape[2:])).reshape(n, length - 1, N_LANDMARKS, 2)
@@ -213,7 +223,7 @@ class MOLSystem(Defaults):
         step = jnp.maximum((last - first + 1) // m.frames, 1)
         count = jnp.minimum(m.sequences, step)
         if train:
-            key, transform = jax.random.split(key)
+            key, transform, chosen = jax.random.split(key, 3)
             sequence = jax.random.randint(key, (), 0, count)
             change = augment.draw(transform, settings.ft.augment)
         else:
@@ -225,8 +235,12 @@ class MOLSystem(Defaults):
         moved = augment.apply(frames, change, size, store.modality[index]) if train else augment.center(frames, size)
         example = {"frames": moved}
         if m.flow:
-            pairs = store.motion["flow_pairs_start"][index] + jnp.arange(m.frames - 1) * count + sequence
-            flow = store.motion["flow_pairs"][pairs].astype(jnp.float32)
+            pairs = jnp.arange(m.frames - 1)
+            if train and settings.ft.flow_pairs:
+                pairs = jax.random.permutation(chosen, pairs)[: settings.ft.flow_pairs]
+                example["pairs"] = pairs
+            fields = store.motion["flow_pairs_start"][index] + pairs * count + sequence
+            flow = store.motion["flow_pairs"][fields].astype(jnp.float32)
             example["flow"] = augment.apply_to_flow(flow, change, size) if train else augment.center(flow, size)
         if m.landmarks:
             points = store.landmarks[rows[1:]]
@@ -363,6 +377,7 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MOLSystem:
         ("model.frames", m.frames, 4, 1000),
         ("model.sequences", m.sequences, 1, 1000),
         ("model.flow_depth", m.flow_depth, 1, 3),
+        ("ft.flow_pairs", settings.ft.flow_pairs, 0, m.frames - 1),
         ("model.k", m.k, 1, scaled(128, m.width, 4) - 1),
     ):
         if not low <= value <= high:

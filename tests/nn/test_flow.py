@@ -54,9 +54,21 @@ def test_transposed_convolution() -> None:
     for i in range(3):
         for j in range(2):
             expected[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += np.einsum("nc,hwcf->nhwf", x[:, i, j], k)
-    for form in ("direct", "taps"):
-        found = patches.upconvolve(jnp.asarray(x), jnp.asarray(k), form)
+    for form in ("direct", "taps", "blocks"):
+        found, blocks = (patches.upconvolve(jnp.asarray(x), jnp.asarray(k), form, b) for b in (False, True))
         np.testing.assert_allclose(found, expected[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(blocks, patches.to_blocks(found))
+    with pytest.raises(ValueError, match="form"):
+        patches.upconvolve(jnp.asarray(x), jnp.asarray(k), "patches")
+
+
+def test_convolution_of_blocks() -> None:
+    x, k = random(2, 6, 4, 3), random(3, 3, 3, 2, seed=1)
+    blocks = patches.to_blocks(jnp.asarray(x))
+    np.testing.assert_array_equal(blocks[0, 1, 1, :6], np.concatenate([x[0, 2, 2], x[0, 2, 3]]))
+    found = patches.convolve(blocks, patches.blocks_kernel(jnp.asarray(k)), padding=1)
+    expected = patches.convolve(jnp.asarray(x), jnp.asarray(k), padding=1, form="direct")
+    np.testing.assert_allclose(patches.from_blocks(found), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +123,10 @@ def test_every_pair_sees_its_own_two_frames(random_variables: Callable) -> None:
     assert (difference > least).tolist() == [[False, True, False], [False] * 3]
     moved = np.asarray(apply(np.roll(frames, -1, axis=1), np.roll(trunk, -1, axis=1)))
     np.testing.assert_allclose(moved[:, :2], before[:, 1:], atol=least)
+    chosen = np.array([[2, 0], [1, 2]])
+    alone = jax.jit(lambda f, t: module.apply(variables, f, t, False, chosen))
+    some = alone(frames, trunk[np.arange(2)[:, None], chosen])
+    np.testing.assert_allclose(some, before[np.arange(2)[:, None], chosen], atol=least)
 
 
 def test_full_size() -> None:

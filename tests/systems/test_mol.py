@@ -32,7 +32,7 @@ CHANGES = {"flip_p": 0.0, "rotate_deg": 0.0, "shift_px": 4, "brightness": 0.0, "
 
 def settings(words: str = "", **changes: Any) -> Settings:
     """Tiny settings; `data.size=32` pixels seen through 24, sequences of 4 frames."""
-    made = config.get_config(",".join(filter(None, ["tiny", words])))
+    made = config.get_config(",".join(filter(None, ["tiny,ft.flow_pairs=0", words])))
     for name, value in changes.items():
         made.ft[name].update(value)
     return Settings(made.to_dict())
@@ -123,6 +123,22 @@ def test_training_draws_phases_and_crops(store: ClipStore) -> None:
     assert set(phases.tolist()) == {0, 3}
     offsets = {(int(c) - p) for c, p in zip(corner.round(), phases, strict=True)}
     assert len(offsets) > 15  # of 81 crops
+
+
+def test_some_pairs_of_a_step(store: ClipStore) -> None:
+    """Which pairs have their flow estimated is drawn; the flow is theirs."""
+    system = systems.build(settings("model.sequences=2,ft.flow_pairs=2", augment=CHANGES | {"shift_px": 0}), 3)
+    keys = jax.random.split(jax.random.key(2), 32)
+    batch = jax.jit(jax.vmap(lambda k: system.view(store, jnp.int32(0), k, True)))(keys)
+    pairs = np.asarray(batch["pairs"])
+    assert pairs.shape == (32, 2)
+    assert {tuple(sorted(p)) for p in pairs.tolist()} == {(0, 1), (0, 2), (1, 2)}
+    phase = (np.asarray(batch["frames"])[:, 0, 0, 0, 0] * 255 - 24).round()
+    first = np.asarray(batch["flow"])[:, :, 0, 0, 0] - 0.04
+    np.testing.assert_allclose(first, 2 * pairs + phase[:, None], atol=0.01)
+    evaluated = system.view(store, jnp.int32(0), jnp.int32(0), False)
+    assert "pairs" not in evaluated
+    assert evaluated["flow"].shape[0] == 3
 
 
 @pytest.mark.parametrize("change", [{}, {"flip_p": 1.0}, {"rotate_deg": 10.0, "flip_p": 0.5}])
