@@ -23,7 +23,8 @@ def built(config):
 
 @pytest.mark.parametrize("word", ["", *(w for w in atnet.VARIANTS if w not in atnet.ROWS)])
 def test_words(word):
-    assert built(atnet.get_config(word)).finetune.optimizer.name == "sgd"
+    optimizer = built(atnet.get_config(word)).finetune.optimizer
+    assert (optimizer.schedule, optimizer.parts) == ("step", 5)
 
 
 @pytest.mark.parametrize("table", atnet.ROWS)
@@ -50,7 +51,7 @@ def test_the_study_crosses_streams_and_protocols():
     # about the same number of steps in each: persons tested, clips left of 5 x 72
     largest = {"loso_within": 71, "cde": 359, "cross_dataset": 288, "hde_from_base": 72}
     steps = {
-        p: r["ft"]["epochs"] * -(-largest[p] // 16) for r in map(dict, rows.values()) for p in [r["data"]["protocol"]]
+        p: r["ft"]["epochs"] * -(-largest[p] // 32) for r in map(dict, rows.values()) for p in [r["data"]["protocol"]]
     }
     assert max(steps.values()) / min(steps.values()) < 1.1
 
@@ -60,7 +61,7 @@ def test_the_network_of_the_paper():
     ft = system.finetune
     assert (system.needs.size, system.needs.channels) == (224, 1)
     assert (system.grid.steps, system.grid.features) == (64, 128)
-    assert ft.optimizer.weight_decay == 5e-6
+    assert (ft.optimizer.name, ft.optimizer.b1, ft.optimizer.weight_decay) == ("sgd", 0.9, 5e-6)
     rate = learning_rate(ft.optimizer, 2500, 50)
     np.testing.assert_allclose([rate(s) for s in (0, 499, 500, 2499)], [1e-2, 1e-2, 1e-3, 1e-6], rtol=1e-4)
     image = {"apex": jnp.zeros((1, 224, 224, 1)), "label": jnp.zeros(1, jnp.int32)}
