@@ -25,6 +25,7 @@ TOP_ONLY = {
     "rescore",
     "predict",
     "export",
+    "compiling",
 }
 
 

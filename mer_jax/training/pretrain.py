@@ -64,11 +64,12 @@ class PretrainEngine:
     Args:
       system: a `systems.base.System` with a `pretrain` stage and `pretrain_view`.
       settings: see PretrainSettings.
+      over: mesh with the axis `data`; that of all devices where not given.
     """
 
-    def __init__(self, system: Any, settings: PretrainSettings) -> None:
+    def __init__(self, system: Any, settings: PretrainSettings, over: jax.sharding.Mesh | None = None) -> None:
         self.system, self.stage, self.settings = system, system.pretrain, settings
-        self.mesh = mesh.make_mesh(mesh.DATA)
+        self.mesh = over if over is not None else mesh.make_mesh(mesh.DATA)
         if settings.batch % self.mesh.size:
             raise UserError(
                 f"pre.batch is {settings.batch}; expected a multiple of the {self.mesh.size} devices it is divided over"
@@ -90,6 +91,12 @@ class PretrainEngine:
         """One step on this process's slice of the global batch; donates the state."""
         arrays = mesh.put_local(batch, mesh.split(self.mesh))
         return self._train(state, arrays, np.int32(step))
+
+    def lower(self, batch: Any) -> Any:
+        """The step for global batches of these shapes (`jax.ShapeDtypeStruct`), lowered; nothing is run."""
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch)
+        state = jax.eval_shape(self._init_global, one, {})
+        return self._train.lower(state, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
     def prepare(self, batch: dict[str, np.ndarray], train: bool = False) -> Any:
         """A raw batch of the stream as the network sees it (traced or not): unit range, cropped, augmented."""

@@ -121,7 +121,7 @@ class Programs:
     def _over_folds(self, one: Any, *arguments: Any) -> Any:
         if self.settings.fold_mode == "vmap":
             return jax.vmap(one)(*arguments)
-        if jax.default_backend() != "cpu":
+        if self.mesh.devices.flat[0].platform != "cpu":
             return jax.lax.map(lambda a: one(*a), arguments)
         # On CPU a loop inside the program would slow every convolution down: unrolled instead.
         local = jax.tree.leaves(arguments)[0].shape[0]
