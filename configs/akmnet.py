@@ -59,7 +59,7 @@ TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery,
 }
 
 # Tables of several runs: name -> rows; a row is what differs from the full model, which comes first.
-STEPS: dict[str, dict[str, object]] = {
+MINING: dict[str, dict[str, object]] = {
     "mined": {},
     "1+2": {"ft.mining": "1+2"},
     "1+3": {"ft.mining": "1+3"},
@@ -67,10 +67,19 @@ STEPS: dict[str, dict[str, object]] = {
 }
 FRAMES: dict[str, dict[str, object]] = {
     "all": {"ft.mining": "none"},
-    "random": {"ft.mining": "none", "ft.random_share": 0.5},  # about what mining keeps
+    "random": {"ft.mining": "none", "ft.random_share": 0.6},  # what mining keeps on micro_dev
     **{f"tim{n}": {"ft.mining": "none", "ft.frames": n, "ft.fps": 0.0} for n in (16, 32, 64, 128)},
 }
-ROWS: dict[str, dict] = {"ablation": {**STEPS, **FRAMES}}
+# Do key frames find the event? Whole clips, margins included, against a network that has learned nothing.
+WHOLE: dict[str, dict[str, object]] = {
+    "whole": {"ft.extent": "whole"},
+    "untrained": {"ft.extent": "whole", **SCRATCH, "ft.epochs": 1, "ft.optimizer.learning_rate": 0.0},
+}
+STUDY: dict[str, object] = {"seeds": (0, 1, 2), "pre.share": True}
+ROWS: dict[str, dict] = {
+    "ablation": {**MINING, **FRAMES, "scratch": SCRATCH},
+    "study": {row: {**STUDY, **fields} for row, fields in {**MINING, **FRAMES, **WHOLE, "scratch": SCRATCH}.items()},
+}
 
 VARIANTS = {
     "scratch": SCRATCH,
