@@ -20,7 +20,7 @@ from mer_jax.errors import Preempted, UserError
 
 # What jax says (there is no class of its own for it) where another process, or the service of process 0, is gone.
 _LOST = re.compile(
-    r"Gloo \w+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
+    r"Gloo \S+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED|another task died"
 )
 _MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake

@@ -1,4 +1,4 @@
-"""Shared by all tests: programs compiled once a test session, absl flags parsed."""
+"""Shared by all tests: programs compiled and clips built once a test session, absl flags parsed."""
 
 import os
 import tempfile
@@ -17,6 +17,8 @@ from absl import flags
 
 # One for all workers of a session: they inherit the environment of the process that starts them.
 os.environ.setdefault("MER_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="mer_jax_test_cache_"))
+# Where tests that run `main` build their clips: once, whoever comes first.
+os.environ.setdefault("MER_JAX_TEST_DATA", tempfile.mkdtemp(prefix="mer_jax_test_data_"))
 jax.config.update("jax_compilation_cache_dir", os.environ["MER_JAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

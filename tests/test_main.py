@@ -39,8 +39,8 @@ def finish(process, code=0):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def data():
+    return Path(os.environ["MER_JAX_TEST_DATA"])
 
 
 @pytest.fixture(scope="module")

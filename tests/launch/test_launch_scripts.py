@@ -108,7 +108,9 @@ def test_the_main_line_is_the_same_everywhere(flags):
 
 def test_no_secrets():
     for path in LAUNCH.iterdir():
-        assert not re.search(r"(?i)password|api[_-]?key|secret|token|BEGIN .*PRIVATE|[a-z]+-key\.json", path.read_text()), path
+        assert not re.search(
+            r"(?i)password|api[_-]?key|secret|token|BEGIN .*PRIVATE|[a-z]+-key\.json", path.read_text()
+        ), path
 
 
 def test_processes_get_the_flags_of_a_pod():
