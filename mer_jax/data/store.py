@@ -210,6 +210,6 @@ def _check_modalities(table: ClipTable, needs: StoreNeeds) -> None:
     other = table["modality"] != needs.modality
     if needs.modality and other.any():
         raise UserError(
-            f"clip {table['clip'][other][0]} is {table['modality'][other][0]}; expected {needs.modality} in every clip, "
-            "as these settings ask for"
+            f"clip {table['clip'][other][0]} is {table['modality'][other][0]}; expected {needs.modality} in every "
+            "clip, as these settings ask for"
         )
