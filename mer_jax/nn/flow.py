@@ -18,6 +18,7 @@ from mer_jax.nn.f5c import batch_norm
 from mer_jax.nn.patches import Conv, UpConv, blocks_kernel, convolve, from_blocks, to_blocks
 
 SLOPE = 0.1  # of LeakyReLU
+BASES = ("pair", "difference")
 ENCODER = {1: 64, 2: 128, 3: 256}  # channels of a frame's own levels, at 1/2, 1/4, 1/8 of its size
 REDIRECTED, JOINT = 32, 256
 DEEP = {4: 512, 5: 512, 6: 1024}
@@ -113,6 +114,11 @@ class FlowNet(nn.Module):
       depth: levels below 1/8 of the size, 1 to 3.
       search: largest displacement of the correlation volume, in cells of 1/8 of the size.
       dilation: step between its displacements.
+      basis: `pair`: the trunk's features of both frames side by side. `difference`: the first frame's and the change
+        to the second, each standardised over the batch: the same numbers in another basis, in which a movement of a
+        part of a pixel is not buried under what both frames share. Neither in the paper nor in its code, which train
+        a larger network for longer.
+      zero: whether the last kernel starts at 0, so that the first estimate is no flow (else He's draw, as released).
       dtype: compute type.
     """
 
@@ -120,6 +126,8 @@ class FlowNet(nn.Module):
     depth: int = 3
     search: int = 20
     dilation: int = 2
+    basis: str = "pair"
+    zero: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -165,6 +173,10 @@ class FlowNet(nn.Module):
         steps = 2 * (self.search // self.dilation) + 1
         joint = JointConv(self.scaled(JOINT), steps, self.dtype, name="conv3_1")
         features = trunk.reshape(-1, *trunk.shape[2:]).astype(self.dtype)
+        if self.basis == "difference":
+            a, b = jnp.split(features, 2, axis=-1)
+            a, b = (batch_norm(f"{name}_norm", self.dtype)(x, train) for name, x in (("trunk", a), ("change", b - a)))
+            features = jnp.concatenate([a, b], axis=-1)
         skips = [*first[:3], normed(joint(redirected, volume, features), "conv3_1")]
         for number in range(4, 4 + self.depth):
             deeper = conv(skips[-1], f"conv{number}", self.scaled(DEEP[number]), 3, 2)
@@ -197,7 +209,8 @@ class FlowNet(nn.Module):
 
     def _predictor(self, number: int, channels: int) -> jax.Array:
         """The 3x3 kernel from the channels of a level to its flow."""
-        return _Kernel((3, 3, channels, 2), name=f"predict{number}")().astype(self.dtype)
+        init = nn.initializers.zeros if self.zero and number == 0 else he_normal
+        return _Kernel((3, 3, channels, 2), init, name=f"predict{number}")().astype(self.dtype)
 
     def scaled(self, channels: int) -> int:
         """`channels` times the width, at least 4."""
@@ -206,8 +219,9 @@ class FlowNet(nn.Module):
 
 class _Kernel(nn.Module):
     shape: tuple[int, ...]
+    kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        kernel: jax.Array = self.param("kernel", he_normal, self.shape)
+        kernel: jax.Array = self.param("kernel", self.kernel_init, self.shape)
         return kernel

@@ -32,7 +32,8 @@ Settings read (configs/mol.py has the values):
   model.share_f5c one block for both frames of a pair (INFERRED: the figure draws two boxes, the code has two)
   model.dropout of the MER head
   model.flow, model.landmarks: whether these tasks are there
-  model.flow_width, model.flow_depth, model.flow_search, model.flow_dilation: nn.flow.FlowNet
+  model.flow_width, model.flow_depth, model.flow_search, model.flow_dilation; model.flow_basis pair (the paper) |
+    difference; model.flow_zero: see nn.flow.FlowNet
   model.landmark_base mean: offsets to the mean shape of the training persons (INFERRED: nothing has to be learnt that
     every face shares) | zero: absolute pixels, the released code's
   model.moving_px pixels a frame pair, from which on a place counts as moving in the measures
@@ -59,7 +60,7 @@ from mer_jax.data.motion import MotionSpec
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.nn.f5c import F5C, FCC_KERNELS, FFNS
-from mer_jax.nn.flow import FlowNet
+from mer_jax.nn.flow import BASES, FlowNet
 from mer_jax.nn.mol import N_LANDMARKS, ConvStack, Dense, LandmarkHead, RecognitionHead, scaled
 from mer_jax.systems import objectives
 from mer_jax.systems.base import Batch, Defaults, Needs, Outputs, Stage
@@ -104,7 +105,10 @@ class MOL(nn.Module):
         first, second = self._trunk(maps.reshape(n, length, *maps.shape[1:]), train)
         outputs: dict[str, jax.Array] = {}
         if m.flow:
-            net = FlowNet(m.flow_width, m.flow_depth, m.flow_search, m.flow_dilation, self.dtype, name="flow")
+            net = FlowNet(
+                m.flow_width, m.flow_depth, m.flow_search, m.flow_dilation, m.flow_basis, m.flow_zero, self.dtype,
+                name="flow",
+            )  # fmt: skip
             trunk, pairs = jnp.concatenate([first, second], axis=-1), batch.get("pairs")
             if pairs is not None:
                 trunk = jnp.take_along_axis(trunk, pairs[..., None, None, None], axis=1)
@@ -371,6 +375,7 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MOLSystem:
     one_of("model.fcc_ffn", m.fcc_ffn, FFNS)
     one_of("model.ccc", m.ccc, ("channel", "released", "none"))
     one_of("model.landmark_base", m.landmark_base, ("mean", "zero"))
+    one_of("model.flow_basis", m.flow_basis, BASES)
     one_of("ft.flow_loss", settings.ft.flow_loss, ("mean", "released"))
     for field, value, low, high in (
         ("data.crop", data.crop, 16, data.size),
