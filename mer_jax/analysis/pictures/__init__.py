@@ -10,6 +10,7 @@ MODULES = {
     "atnet": "mer_jax.analysis.pictures.atnet",
     "fdp": "mer_jax.analysis.pictures.fdp",
     "ma2mi": "mer_jax.analysis.pictures.ma2mi",
+    "mol": "mer_jax.analysis.pictures.mol",
     "ststnet": "mer_jax.analysis.pictures.ststnet",
 }
 
