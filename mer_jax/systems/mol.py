@@ -33,7 +33,7 @@ Settings read (configs/mol.py has the values):
   model.dropout of the MER head
   model.flow, model.landmarks: whether these tasks are there
   model.flow_width, model.flow_depth, model.flow_search, model.flow_dilation; model.flow_basis pair (the paper) |
-    difference; model.flow_zero: see nn.flow.FlowNet
+    difference (needs share_f5c); model.flow_zero: see nn.flow.FlowNet
   model.landmark_base mean: offsets to the mean shape of the training persons (INFERRED: nothing has to be learnt that
     every face shares) | zero: absolute pixels, the released code's
   model.moving_px pixels a frame pair, from which on a place counts as moving in the measures
@@ -376,6 +376,11 @@ def build(settings: Any, n_classes: int, n_macro_classes: int = 0) -> MOLSystem:
     one_of("model.ccc", m.ccc, ("channel", "released", "none"))
     one_of("model.landmark_base", m.landmark_base, ("mean", "zero"))
     one_of("model.flow_basis", m.flow_basis, BASES)
+    if m.flow and m.flow_basis == "difference" and not m.share_f5c:
+        raise UserError(
+            "model.flow_basis=difference: found model.share_f5c=False; expected True, since features of two blocks "
+            "have no common scale. Set it, or model.flow_basis=pair"
+        )
     one_of("ft.flow_loss", settings.ft.flow_loss, ("mean", "released"))
     for field, value, low, high in (
         ("data.crop", data.crop, 16, data.size),
