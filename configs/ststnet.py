@@ -49,8 +49,8 @@ ROWS["ablation"] = {
     "whole_frame": {"model.border": 0.0},
     "paper_training": TRAINING,
 }
-# What motion magnification is worth. Of phase and eulerian by a factor of 5 the flow of synthetic faces is 3.5 and 2
-# times what it was and still the same field; by 16, as AKMNet magnifies, it no longer is (measured on micro_dev).
+# What motion magnification is worth. On the two clips of micro_dev that were looked at, a factor of 5 makes the flow
+# about 3 (phase) and 1.5 to 2 (eulerian) times what it was and keeps its field; 16, as AKMNet magnifies, does not.
 QUESTION: dict[str, dict[str, object]] = {
     "ststnet": {},
     "phase": {"data.magnify": "phase", "data.magnify_alpha": 4.0},
