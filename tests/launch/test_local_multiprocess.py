@@ -12,6 +12,8 @@ import numpy as np
 from mer_jax.evaluation.results import read_predictions
 from tests.launch.launching import LAUNCH, ROOT, environment
 
+# One branch and no decoder: three starts of two processes compile everything each time.
+CONFIG = "configs/ma2mi.py:tiny,variant=position_only,objective=macro_cls"
 TIMEOUT = 15  # seconds until a silent process counts as lost
 PATIENCE = 1500  # seconds for anything, on a machine that does much else
 
@@ -23,7 +25,7 @@ class Run:
         self.logs = workdir.with_name(f"{workdir.name}.{number}")
         self.logs.mkdir()
         names = {
-            "MER_JAX_CONFIG": "configs/ma2mi.py:tiny", "MER_JAX_WORKDIR": str(workdir), "MER_JAX_LOGS": str(self.logs),
+            "MER_JAX_CONFIG": CONFIG, "MER_JAX_WORKDIR": str(workdir), "MER_JAX_LOGS": str(self.logs),
             "MER_JAX_DATA": os.environ["MER_JAX_TEST_DATA"], "MER_JAX_COMMIT": f"commit{number}",
             "MER_JAX_FLAGS":
                 f"--compilation_cache {os.environ['MER_JAX_TEST_CACHE']} --process_timeout {TIMEOUT}",
