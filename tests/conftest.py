@@ -7,7 +7,7 @@ import tempfile
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
+        "--xla_backend_optimization_level=1",
         "--xla_llvm_disable_expensive_passes=true",
     ]
 ).strip()

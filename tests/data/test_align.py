@@ -24,6 +24,7 @@ class Needs(NamedTuple):
     size: int
     channels: int
     landmarks: bool
+    modality: str = ""
 
 
 @pytest.fixture(scope="module")

@@ -239,7 +239,7 @@ def test_supervised_and_scratch_objectives(make_settings: Callable, make_batch: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"system": "mine"}, "system: found 'mine'; expected one of ma2mi"),
+        ({"system": "mine"}, "system: found 'mine'; expected one of akmnet, atnet, fdp, ma2mi"),
         ({"task": "valence"}, "task: found 'valence'"),
         ({"pre": {"objective": "contrast"}}, "pre.objective"),
         ({"pre": {"objective": "macro_cls"}}, "found 0 macro classes"),
