@@ -15,7 +15,7 @@ from mer_jax.nn.mol import STEM, scaled
 from mer_jax.systems.mol import build_network
 from mer_jax.training.state import Variables
 
-_UPCONV = (2, 3, 0, 1)  # PyTorch's transposed convolution: [in, out, h, w]
+_UPCONV = (0, 2, 3, 1)  # PyTorch's transposed convolution: [in, out, h, w]
 CLASSIFIER = "mer_3dcnn.fc2"
 
 

@@ -112,11 +112,11 @@ def _or_nothing(taps: np.ndarray, size: int) -> np.ndarray:
 def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool = False) -> jax.Array:
     """Transposed convolution with kernel 4, stride 2 and padding 1: twice the size.
 
-    y[2 i + k - 1] gets kernel[k] x[i], along both axes.
+    y[2 i + k - 1] gets kernel[:, k] x[i], along both axes.
 
     Args:
       x: [N, H, W, C].
-      kernel: [4, 4, C, F].
+      kernel: [C, 4, 4, F], in the order in which `taps` multiplies it.
       form: `direct` (XLA's); `taps`: every pixel times the whole kernel, then a sum of shifted parts; `blocks`: a 3x3
         convolution to blocks of 2x2 pixels (9/4 of the sums, for few features); `auto`.
       blocks: whether the result stays in blocks, see `to_blocks`.
@@ -133,17 +133,17 @@ def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool
         form = "direct" if jax.default_backend() != "cpu" else "blocks" if features <= 16 else "taps"
     if form == "direct":
         y = jax.lax.conv_general_dilated(
-            x, kernel[::-1, ::-1], (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
-        )
+            x, kernel[:, ::-1, ::-1], (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "IHWO", "NHWC"),
+        )  # fmt: skip
         return to_blocks(y) if blocks else y
     if form == "blocks":
         offset, parity = np.ogrid[:3, :2]
         taps = _or_nothing(parity + 3 - 2 * offset, 4)  # [a, p]
-        whole = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps][:, :, taps]  # [a, p, b, q, C, F]
-        y = convolve(x, whole.transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, channels, 4 * features), 1, 1)
+        whole = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, taps][:, :, :, taps]  # [C, a, p, b, q, F]
+        y = convolve(x, whole.transpose(1, 3, 0, 2, 4, 5).reshape(3, 3, channels, 4 * features), 1, 1)
     elif form == "taps":
-        each = x.reshape(-1, channels) @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
-        each = each.reshape(n, height, width, 4, 4, features)
+        each = (x.reshape(-1, channels) @ kernel.reshape(channels, -1)).reshape(n, height, width, 4, 4, features)
         rows = _pair(jnp.moveaxis(each, 3, 0), 1)
         y = jnp.concatenate([part for row in rows for part in _pair(jnp.moveaxis(row, 3, 0), 2)], axis=-1)
     else:
@@ -207,7 +207,7 @@ class UpConv(nn.Module):
 
     Attributes:
       features: output channels F.
-      kernel_init: of the parameter "kernel" [4, 4, C, features].
+      kernel_init: of the parameter "kernel" [C, 4, 4, features], given the shape [4, 4, C, features].
       blocks: whether the result stays in blocks, [N, H, W, 4 features].
       dtype: compute type.
     """
@@ -220,5 +220,6 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, 2 H, 2 W, features]."""
-        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", lambda key: self.kernel_init(key, shape).transpose(2, 0, 1, 3))
         return upconvolve(x.astype(self.dtype), kernel.astype(self.dtype), blocks=self.blocks)

@@ -272,7 +272,7 @@ def bench_parts(arguments: argparse.Namespace) -> None:
         ("deconv1", 32, 258, 64),
         ("deconv0", 64, 130, 32),
     ]:
-        x, kernel = random(7, side, side, channels), random(4, 4, channels, features)
+        x, kernel = random(7, side, side, channels), random(channels, 4, 4, features)
         for form in ("direct", "taps", "blocks"):
             text = f"{name} {side} px, {channels} to {features}"
             line(text, form, lambda x, k, f=form: patches.upconvolve(x, k, f), x, kernel)

@@ -277,7 +277,7 @@ def test_the_command_writes_a_run(tmp_path: Path, tensors: dict[str, np.ndarray]
     assert meta["persons"] is None
     assert meta["imported"] == "mol"
     kernel = state["params"]["flow"]["deconv0"]["kernel"]
-    np.testing.assert_array_equal(kernel, tensors["flownet.deconv0.0.weight"].transpose(2, 3, 0, 1))
+    np.testing.assert_array_equal(kernel, tensors["flownet.deconv0.0.weight"].transpose(0, 2, 3, 1))
     assert (tmp_path / "out" / "config.json").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
