@@ -36,8 +36,8 @@ IBUG_FROM_MESH = (
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lips
     78, 81, 13, 311, 308, 402, 14, 178,  # inner lips
 )  # fmt: skip
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-_VIDEOS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".m4v", ".webm")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+VIDEOS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".m4v", ".webm")
 
 
 class FaceLandmarker:
@@ -105,15 +105,15 @@ def find_clips(path: Path) -> list[Path]:
     Raises:
       UserError: there is nothing at that path, or no clip.
     """
-    if path.is_file() and path.suffix.lower() in _VIDEOS:
+    if path.is_file() and path.suffix.lower() in VIDEOS:
         return [path]
     if not path.is_dir():
-        raise UserError(f"{path}: found no folder or video file ({', '.join(_VIDEOS)}) there")
+        raise UserError(f"{path}: found no folder or video file ({', '.join(VIDEOS)}) there")
     below = [path, *sorted(path.rglob("*"))]
-    videos = [p for p in below if p.is_file() and p.suffix.lower() in _VIDEOS]
+    videos = [p for p in below if p.is_file() and p.suffix.lower() in VIDEOS]
     clips = sorted(videos + [p for p in below if p.is_dir() and _images(p)])
     if not clips:
-        raise UserError(f"{path}: found no frames ({', '.join(_IMAGES)}) and no videos in it or below")
+        raise UserError(f"{path}: found no frames ({', '.join(IMAGES)}) and no videos in it or below")
     return clips
 
 
@@ -124,7 +124,7 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
       UserError: a frame or video cannot be decoded.
     """
     if path.is_dir():
-        for image in _images(path):
+        for image in images(path):
             try:
                 yield frames_lib.decode(image.read_bytes())
             except (frames_lib.FrameError, OSError) as error:
@@ -144,8 +144,20 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
         raise UserError(f"{path}: no frame of this video can be decoded")
 
 
+def images(folder: Path) -> list[Path]:
+    """The frames of a folder, by the last number in their names.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = _images(folder)
+    if not found:
+        raise UserError(f"{folder}: found no frames ({', '.join(IMAGES)}) in this folder")
+    return found
+
+
 def _images(folder: Path) -> list[Path]:
-    images = [p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith(".")]
+    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
     return sorted(images, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)][-1:], p.name))
 
 

@@ -124,6 +124,10 @@ class System(Protocol):
         """Logits of all views [n_views, B, C] -> class probabilities of the clip [B, C]."""
 
     @property
+    def reads_targets(self) -> bool:
+        """Whether the network is given landmarks and motion of `needs`, or only its losses and measures are."""
+
+    @property
     def scores_pretraining(self) -> bool:
         """Whether `health_errors` and `difference_and_change` score pre-training on held-out people."""
 
@@ -144,6 +148,7 @@ class Defaults:
 
     settings: Any
     n_views = 1
+    reads_targets = True
     scores_pretraining = False
 
     def fit_constants(self, batches: Iterable[Batch], key: jax.Array) -> dict[str, Any]:

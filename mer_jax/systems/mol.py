@@ -199,6 +199,8 @@ class MOLSystem(Defaults):
     settings: Any
     n_classes: int
 
+    reads_targets = False
+
     @property
     def n_views(self) -> int:  # type: ignore[override]
         """Phases looked at."""

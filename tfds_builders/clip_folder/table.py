@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,22 +61,23 @@ def refuse(where: str, column: str, found: object, expected: str) -> NoReturn:
     raise UserError(f"{where}, column {column!r}: found {shown}; expected {expected}")
 
 
-def read_rows(path: Path, dataset: str) -> list[Row]:
+def read_rows(path: Path, dataset: str, required: Sequence[str] = REQUIRED) -> list[Row]:
     """Reads the CSV.
 
     Args:
       path: the CSV file; relative paths in it start at its folder.
       dataset: name of the dataset of rows that name none.
+      required: columns that must be there; what is recognised needs no label.
 
     Raises:
       UserError: no such file, unknown or missing column, a cell that cannot be right, a file that is not there, a clip
         that appears twice.
     """
-    cells = _read_cells(path)
+    cells = _read_cells(path, required)
     rows: list[Row] = []
     seen: dict[tuple[str, str, str], str] = {}
     for number, row_cells in cells:
-        row = _row(f"{path}, row {number}", path.parent, row_cells, dataset)
+        row = _row(f"{path}, row {number}", path.parent, row_cells, dataset, required)
         name = (row.dataset, row.subject, row.clip)
         if name in seen:
             row.refuse(
@@ -90,7 +92,7 @@ def read_rows(path: Path, dataset: str) -> list[Row]:
     return rows
 
 
-def _read_cells(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as f:
             lines = list(csv.reader(f, strict=True))
@@ -101,7 +103,7 @@ def _read_cells(path: Path) -> list[tuple[int, dict[str, str]]]:
     if not lines:
         raise UserError(f"{path}: an empty file; expected a header with the columns {', '.join(COLUMNS)}")
     header = [name.strip() for name in lines[0]]
-    _check_header(path, header)
+    _check_header(path, header, required)
     table = []
     for number, line in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in line):
@@ -115,7 +117,7 @@ def _read_cells(path: Path) -> list[tuple[int, dict[str, str]]]:
     return table
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
     for name in header:
         if name not in COLUMNS:
             if ";" in name or "\t" in name:
@@ -125,13 +127,13 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise UserError(f"{path}, row 1: unknown column {name!r}; {hint}")
         if header.count(name) > 1:
             raise UserError(f"{path}, row 1: column {name!r} appears {header.count(name)} times; expected once")
-    missing = [name for name in REQUIRED if name not in header]
+    missing = [name for name in required if name not in header]
     if missing:
-        raise UserError(f"{path}, row 1: column {missing[0]!r} is missing; {', '.join(REQUIRED)} are required")
+        raise UserError(f"{path}, row 1: column {missing[0]!r} is missing; {', '.join(required)} are required")
 
 
-def _row(where: str, folder: Path, cells: dict[str, str], dataset: str) -> Row:
-    for column in REQUIRED:
+def _row(where: str, folder: Path, cells: dict[str, str], dataset: str, required: Sequence[str]) -> Row:
+    for column in required:
         if not cells[column]:
             refuse(where, column, "an empty cell", "a text")
     for column in ("subject", "clip", "dataset", "cohort"):
@@ -151,7 +153,7 @@ def _row(where: str, folder: Path, cells: dict[str, str], dataset: str) -> Row:
         where=where,
         path=path,
         subject=cells["subject"],
-        label=cells["label"],
+        label=cells.get("label", ""),
         clip=cells.get("clip", "") or _clip_name(path, positions["start"], positions["end"]),
         **positions,
         fps=_fps(where, cells.get("fps", "")),
