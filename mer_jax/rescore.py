@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mer_jax import stages
+from mer_jax.data import prepared
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.evaluation import results
@@ -66,7 +66,7 @@ def predict_again(
 ) -> Predictions:
     """Predictions of the finished folds of one seed with another apex; nothing is trained."""
     moved = dataclasses.replace(store, apex=apex_positions(apex, store, seed))
-    moved = jax.device_put(stages.with_motion(settings, system, moved, micro.table["clip"].tolist()))
+    moved = jax.device_put(prepared.with_motion(settings, system, moved, micro.table["clip"].tolist()))
     predict = jax.jit(make_predict(system, system.finetune))
     finished = Finished(workdir.checkpoints(seed, "finetune", "folds"))
     rows, names, probabilities = [], [], []

@@ -9,6 +9,7 @@ from typing import Any
 
 from mer_jax import ablation, plan, prepare, pretraining, rescore, stages, systems
 from mer_jax.analysis import report
+from mer_jax.data import prepared
 from mer_jax.errors import Preempted, UserError
 from mer_jax.evaluation import measures, protocols, results, scores
 from mer_jax.evaluation.table import format_table
@@ -51,7 +52,7 @@ def run(
         raise Preempted("stopped before training; run the same command again")
     system = systems.build(settings, len(micro.labelled.classes), len(macro.classes) if macro else 0)
     stages.fold_settings(settings, micro, settings.seeds[0])  # says what does not fit before hours of pre-training
-    stages.magnification(settings)
+    prepared.magnification(settings)
     if plan_only:
         print("\n".join(_header(micro)))
         plan.show(settings, system, micro, macro)

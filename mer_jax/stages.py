@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,7 @@ import numpy as np
 
 from mer_jax.analysis import pictures
 from mer_jax.analysis.pictures.base import Tested, choose_clips, write
-from mer_jax.data import align, motion, sampling
-from mer_jax.data.magnify import Magnification, magnify_store
-from mer_jax.data.motion_cache import MotionCache
-from mer_jax.data.source import default_data_dir
-from mer_jax.data.store import build_store
+from mer_jax.data import prepared, sampling
 from mer_jax.errors import UserError
 from mer_jax.evaluation import au_metrics, metrics, protocols, results
 from mer_jax.evaluation.measures import Measures
@@ -71,40 +66,7 @@ def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
 def micro_store(settings: Any, system: Any, micro: Micro) -> Any:
     """The clip store of the scored clips, with the motion targets that the system reads."""
     labels = micro.labels if settings.task == "emotion" else np.zeros(len(micro.rows), np.int32)
-    data = settings.data
-    how = align.Alignment(data.align, data.align_margin)
-    store, table = build_store(
-        micro.source, micro.rows, system.needs, labels, fit=data.fit, align=how, extent=data.extent
-    )
-    clips = table["clip"].tolist()
-    return with_motion(settings, system, magnify_store(store, magnification(settings), _cache(settings), clips), clips)
-
-
-def magnification(settings: Any) -> Magnification:
-    """How the scored clips are magnified.
-
-    Raises:
-      UserError: an unknown option.
-    """
-    data = settings.data
-    band = tuple(float(f) for f in data.magnify_band)
-    return Magnification(
-        data.magnify, data.magnify_alpha, band, data.magnify_unit, data.magnify_cutoff, data.magnify_blur
-    )
-
-
-def _cache(settings: Any) -> MotionCache:
-    """What is computed once for all runs: motion targets, magnified clips."""
-    root = Path(settings.data.dir).expanduser() if settings.data.dir else default_data_dir()
-    return MotionCache(root / "motion")
-
-
-def with_motion(settings: Any, system: Any, store: Any, clips: list[str]) -> Any:
-    """The store with the motion targets that the system reads, computed or from the cache on disk."""
-    if not system.needs.motion:
-        return store
-    specs = motion.named(system.needs.motion)
-    return dataclasses.replace(store, motion=motion.store_targets(store, specs, _cache(settings), clips))
+    return prepared.clip_store(settings, system, micro.source, micro.rows, labels)[0]
 
 
 def run_folds(
@@ -289,7 +251,4 @@ def _apex_landmarks(settings: Any, micro: Micro, clip: int) -> np.ndarray:
     """Landmarks [68, 2] of a scored clip at its apex, in pixels of the store."""
     row, facts = int(micro.rows[clip]), micro.source.table
     apex = sampling.known_apex(*(facts[name][row : row + 1] for name in ("onset", "apex", "offset")))[0]
-    data = settings.data
-    how = align.Alignment(data.align, data.align_margin)
-    place = align.crop_of(micro.source, row, data.size, data.fit, how).way(int(apex))
-    return place.points(micro.source.landmarks(row)[apex])
+    return prepared.landmarks_at(settings, micro.source, row, int(apex))

@@ -1,20 +1,36 @@
-"""Opens what a run left in its workdir, for figures and the report; reads files only, no checkpoint."""
+"""Opens a run: what it left in its workdir, its networks, and what they say of any clip. Trains nothing.
+
+    run = open_run(WORKDIR)                    # or the OUT of mer_jax.convert
+    run.settings, run.classes, run.splits, run.predictions, run.metrics
+    run.folds()                                # names of the finished folds
+    network = run.network("p003")              # system, variables, what it says of a batch
+    seen = run.look()                          # logits and features of every scored clip, by the fold that tested it
+
+Files are read at once, checkpoints and data when they are asked for.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mer_jax.analysis import pictures
 from mer_jax.analysis.pictures.base import PANELS
 from mer_jax.errors import UserError
+from mer_jax.evaluation.protocols import read_splits
 from mer_jax.evaluation.results import Predictions, read_metrics, read_predictions
+from mer_jax.settings import Settings
+
+if TYPE_CHECKING:  # the readers of checkpoints and data take seconds to import, which a report has no need of
+    from mer_jax.analysis.looking import Clips, Seen
+    from mer_jax.analysis.networks import Network
 
 _ABSOLUTE = re.compile(r"""(?<![^\s'"=,(\[])(?:~|[A-Za-z]:)?[\\/][^\s'",;)\]]+""")  # not after a word: a/b is no path
 
@@ -41,8 +57,11 @@ class Run:
     """A run's workdir as data.
 
     Attributes:
+      workdir: where it is.
       name: last part of the workdir's path.
-      config: the resolved config; absolute paths are cut to their last part.
+      settings: the resolved config as the run used it.
+      config: the same for readers: absolute paths are cut to their last part.
+      splits: fold -> role (train, val, test) -> names of clips; empty before the run is scored.
       manifest: versions, devices, choices; empty where absent; paths as in `config`.
       metrics: content of metrics.json; None before the run is scored.
       predictions: content of predictions.csv; None before the run is scored.
@@ -51,8 +70,11 @@ class Run:
       panels: arrays of `PANELS`.
     """
 
+    workdir: Path
     name: str
+    settings: Settings
     config: Mapping[str, Any]
+    splits: Mapping[str, Mapping[str, tuple[str, ...]]]
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any] | None
     predictions: Predictions | None
@@ -83,9 +105,100 @@ class Run:
                 curves.setdefault(name, []).append(Curve(seed, fold, step, value))
         return curves
 
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes or action units, in the order of the logits."""
+        from mer_jax.analysis.networks import read_classes
+
+        return read_classes(self.workdir, self.settings)
+
+    def number(self, name: str) -> int:
+        """Which logit is that of a class; raises UserError for a name that the run does not know."""
+        if name not in self.classes:
+            raise UserError(f"{self.workdir}: found no class {name!r}; there are {', '.join(self.classes)}")
+        return self.classes.index(name)
+
+    def folds(self, seed: int | None = None) -> list[str]:
+        """Names of the finished folds of a seed (default: the first); none for imported weights."""
+        from mer_jax.analysis.networks import fold_names
+
+        return fold_names(self.workdir, seed)
+
+    def network(self, fold: str | None = None, seed: int | None = None) -> Network:
+        """The network of a fold; without one, imported weights. See `networks.open_network`."""
+        from mer_jax.analysis.networks import open_network
+
+        try:
+            return open_network(self.workdir, fold, seed)
+        except AttributeError as error:
+            if not str(error).startswith("settings have no field"):
+                raise
+            raise UserError(
+                f"{self.workdir / 'config.json'}: {error}; the run was made by another version of mer_jax, "
+                "which opens it"
+            ) from None
+
+    @functools.cached_property
+    def tested_in(self) -> dict[str, str]:
+        """Clip -> the fold that tested it."""
+        return {clip: fold for fold, roles in self.splits.items() for clip in roles["test"]}
+
+    def clips(self, extra: Sequence[str] = (), data_dir: str = "") -> Clips:
+        """The clips that the run scores, and others of its datasets by name, as its system sees them.
+
+        Args:
+          extra: names of clips that it does not score.
+          data_dir: where the datasets are built, where it is not where the run found them.
+
+        Raises:
+          UserError: see `looking.open_clips`.
+        """
+        from mer_jax.analysis.looking import open_clips
+
+        system = self.network(next(iter(self.folds()), None)).system
+        fingerprint = (self.manifest.get("fingerprints") or {}).get("scored")
+        return open_clips(self.settings, system, extra, data_dir, fingerprint)
+
+    def look(
+        self,
+        clips: Sequence[str] | None = None,
+        fold: str | None = None,
+        seed: int | None = None,
+        store: Clips | None = None,
+    ) -> Seen:
+        """Logits, probabilities and features of clips.
+
+        Args:
+          clips: names; default all that the run scores.
+          fold: whose network looks; default for each clip the one that tested it, or the imported weights.
+          seed: one of the run's seeds; default the first.
+          store: of `clips()`, where it is already open.
+
+        Raises:
+          UserError: no such clip, fold or seed; or no fold is named for a clip that none tested.
+        """
+        from mer_jax.analysis.looking import join, look
+
+        store = store or self.clips([] if clips is None else clips)
+        imported = not self.folds(seed)
+        names = store.table["clip"].astype(str).tolist() if clips is None else list(clips)
+        if clips is None and fold is None and not imported:
+            names = [name for name in names if name in self.tested_in]
+        if fold is not None or imported:
+            network = self.network(fold, seed)
+            return look(network, store, store.place(names), fold or "")
+        untested = [name for name in names if name not in self.tested_in]
+        if untested:
+            raise UserError(f"{self.workdir}: no fold tested the clip {untested[0]!r}; name the fold that is to look")
+        parts = []
+        for one in dict.fromkeys(self.tested_in[name] for name in names):
+            mine = [name for name in names if self.tested_in[name] == one]
+            parts.append(look(self.network(one, seed), store, store.place(mine), one))
+        return join(parts, names)
+
 
 def open_run(workdir: Path | str) -> Run:
-    """Reads a workdir.
+    """Opens the workdir of a run, or the OUT of `mer_jax.convert`.
 
     Raises:
       UserError: no run there, or a file of it that cannot be read; names the file.
@@ -98,10 +211,14 @@ def open_run(workdir: Path | str) -> Run:
     if (workdir / "predictions.csv").exists():
         classes = metrics["classes"] if metrics and metrics.get("task", "emotion") == "emotion" else None
         predictions = read_predictions(workdir / "predictions.csv", classes)
-    config = without_paths(_json(workdir / "config.json"))
+    settings = _json(workdir / "config.json")
+    config = without_paths(settings)
     return Run(
+        workdir=workdir,
         name=workdir.name,
+        settings=Settings(settings),
         config=config,
+        splits=read_splits(workdir / "splits.csv") if (workdir / "splits.csv").exists() else {},
         manifest=without_paths(_json(workdir / "manifest.json")) if (workdir / "manifest.json").exists() else {},
         metrics=without_paths(metrics) if metrics else None,
         predictions=predictions,

@@ -30,6 +30,7 @@ from mer_jax.files import atomic_open
 
 _BASE = "synthetic_faces_base"
 ROLES = ("train", "val", "test")
+SPLIT_COLUMNS = ["protocol", "fold", "dataset", "subject", "clip", "role"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,7 +348,7 @@ def splits_text(protocol: str, folds: Sequence[Fold], table: ClipTable) -> str:
             rows += [(protocol, fold.name, *map(str, facts[k]), role) for k in np.flatnonzero(mask)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["protocol", "fold", "dataset", "subject", "clip", "role"])
+    writer.writerow(SPLIT_COLUMNS)
     writer.writerows(sorted(rows))
     return text.getvalue()
 
@@ -363,6 +364,24 @@ def write_splits(path: str | pathlib.Path, protocol: str, folds: Sequence[Fold],
     with atomic_open(path) as file:
         file.write(text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_splits(path: str | pathlib.Path) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Reads `splits.csv`: fold -> role (ROLES) -> names of its clips, in the file's order.
+
+    Raises:
+      UserError: other columns, or a role that there is not; names file and row.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != SPLIT_COLUMNS:
+            raise UserError(f"{path}, row 1: found {reader.fieldnames}; expected {','.join(SPLIT_COLUMNS)}")
+        folds: dict[str, dict[str, list[str]]] = {}
+        for number, row in enumerate(reader, start=2):
+            if row["role"] not in ROLES:
+                raise UserError(f"{path}, row {number}: found the role {row['role']!r}; expected {', '.join(ROLES)}")
+            folds.setdefault(row["fold"], {role: [] for role in ROLES})[row["role"]].append(row["clip"])
+    return {fold: {role: tuple(clips) for role, clips in roles.items()} for fold, roles in folds.items()}
 
 
 def subject_table(folds: Sequence[Fold], table: ClipTable) -> str:

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_jax.analysis import open_run
+from mer_jax.analysis.open_run import PANELS, open_run, without_paths
 from mer_jax.errors import UserError
 
 Make = Callable[..., Path]
 
 
 def test_what_a_run_left(make_workdir: Make):
-    run = open_run.open_run(make_workdir())
+    run = open_run(make_workdir())
     assert run.metrics is not None
     assert run.predictions is not None
     assert run.metrics["n"] == len(run.predictions) / 2
@@ -39,14 +39,14 @@ def test_the_last_word_on_a_look_counts(make_workdir: Make):
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (workdir / "log.jsonl").write_text(text + '{"stage": "pretr')  # killed while writing
-    curves = open_run.open_run(workdir).curves("pretrain")
+    curves = open_run(workdir).curves("pretrain")
     assert curves["loss"][0].step.tolist() == [0, 10, 20]
     np.testing.assert_array_equal(curves["loss"][0].value, [5.5, 4.0, np.nan])
     assert curves["R"][0].step.tolist() == [10]
 
     (workdir / "log.jsonl").write_text('{"stage": "pretr\n' + text)
     with pytest.raises(UserError, match=r"log\.jsonl, row 1: found .*expected one look as JSON"):
-        open_run.open_run(workdir)
+        open_run(workdir)
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,15 @@ def test_the_last_word_on_a_look_counts(make_workdir: Make):
     ],
 )
 def test_absolute_paths_are_cut(text: str, expected: str):
-    assert open_run.without_paths({"a": [text], "n": 3}) == {"a": [expected], "n": 3}
+    assert without_paths({"a": [text], "n": 3}) == {"a": [expected], "n": 3}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"found no config\.json; expected the workdir of a run"):
-        open_run.open_run(tmp_path)
+        open_run(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
-        open_run.open_run(tmp_path)
+        open_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
 )
 def test_panels_are_checked(make_workdir: Make, arrays: dict[str, np.ndarray], message: str):
     workdir = make_workdir()
-    np.savez(workdir / open_run.PANELS, **arrays)
+    np.savez(workdir / PANELS, **arrays)
     with pytest.raises(UserError, match=message):
-        open_run.open_run(workdir)
+        open_run(workdir)
