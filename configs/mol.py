@@ -66,9 +66,9 @@ TINY: dict[str, object] = {  # seconds instead of minutes: to try the machinery,
 # Tables of several runs: name -> rows; a row is what differs from the full model, which comes first.
 TASKS: dict[str, dict[str, object]] = {
     "mol": {},
+    "mer_only": {"model.flow": False, "model.landmarks": False},
     "without_flow": {"model.flow": False},
     "without_landmarks": {"model.landmarks": False},
-    "mer_only": {"model.flow": False, "model.landmarks": False},
 }
 PARTS: dict[str, dict[str, object]] = {
     "without_fcc": {"model.fcc": "none"},
