@@ -18,6 +18,7 @@ from mer_jax.nn.attention import DropPath
 from mer_jax.nn.convolution import Conv3x3
 
 LOCALS = ("grouped", "dense")
+HEADS = ("mean", "places")
 MIX = 0.75  # share of a global aggregator's channels that attention makes, the rest is the convolution path
 truncated = nn.initializers.truncated_normal(0.02)  # the released code's, for its width
 
@@ -283,7 +284,7 @@ class PlainStem(nn.Module):
 
 
 class RelationalEncoder(nn.Module):
-    """Frames [N, H, W, C] -> one map [N, S, S] each: stem, stages of LRAs (and a GRA), BatchNorm, mean, linear layer.
+    """Frames [N, H, W, C] -> one map [N, S, S] each: stem, stages of LRAs (and a GRA), BatchNorm, head.
 
     Stage i works at 1/p, 1/2p, 1/4p ... of the frame with `widths[i]` channels; a GRA ends it where `attention` is on,
     with keys and values from 2x2 windows, four tokens as in the released (unused) blocks.
@@ -298,6 +299,9 @@ class RelationalEncoder(nn.Module):
       head_dim: channels of a head.
       drop_path: stochastic depth, rising linearly from 0 to this over the blocks.
       map_size: side S of the map.
+      head: mean, as released: one linear layer on the mean over places makes the whole map. places: every place of the
+        last grid makes its own part of the map (S a multiple of the grid). INFERRED: of the paper only "head block" is
+        known; a small network keeps too little of a face in a mean.
       form: of the 3x3 convolutions, see nn.convolution.
       kernel_init: of the kernels.
       dtype: compute type; maps are float32.
@@ -312,6 +316,7 @@ class RelationalEncoder(nn.Module):
     head_dim: int = 8
     drop_path: float = 0.1
     map_size: int = 64
+    head: str = "mean"
     form: str = "auto"
     kernel_init: nn.initializers.Initializer = truncated
     dtype: Any = jnp.float32
@@ -340,6 +345,15 @@ class RelationalEncoder(nn.Module):
                 name = f"stage_{stage + 1}_global"
                 x = GlobalAggregator(width, -(-x.shape[1] // 2), drop_path=next(rates), name=name, **how)(x, train)
             self.sow("intermediates", f"stage_{stage + 1}", x)
-        x = _norm("norm", train, self.dtype)(x).mean(axis=(1, 2))
-        maps = nn.Dense(self.map_size**2, kernel_init=self.kernel_init, dtype=self.dtype, name="head")(x)
-        return maps.reshape(-1, self.map_size, self.map_size).astype(jnp.float32)
+        x = _norm("norm", train, self.dtype)(x)
+        side, (batch, rows, columns, _) = self.map_size, x.shape
+        outputs = side**2
+        if self.head == "mean":
+            x = x.mean(axis=(1, 2))
+        else:
+            outputs //= rows * columns
+        dense = nn.Dense(outputs, kernel_init=self.kernel_init, dtype=self.dtype, name="head")
+        maps = jnp.asarray(dense(x), jnp.float32)
+        if self.head == "places":
+            maps = maps.reshape(batch, rows, columns, side // rows, side // columns).transpose(0, 1, 3, 2, 4)
+        return maps.reshape(batch, side, side)

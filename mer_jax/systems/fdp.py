@@ -29,6 +29,7 @@ Settings read (in brackets the released or full-size value; configs/fdp.py says 
   model.patch [0] stride of the described stem, one plain convolution; 0 = the released one of four
   model.attention [False] global aggregators; model.local ["dense"] grouped (described) | dense (released)
   model.drop_path [0.1]; model.init ["truncated"] truncated (.02, as released) | fan_in (for other widths)
+  model.head ["mean"] mean (released) | places, see nn.relational
   model.map_size [64] side S; frames' dynamic images are averaged down to it
   model.pool ["conv3d_mixed"] rank_score | arp | conv3d | conv3d_mixed; model.maps [8] channels of M
   model.scorer_hidden [0] width of the scorer's hidden layer
@@ -61,7 +62,7 @@ from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.nn.convolution import FORMS, Conv3x3
 from mer_jax.nn.rank import RankScorer, kendall_tau, ranking_loss, score_pooling
-from mer_jax.nn.relational import LOCALS, RelationalEncoder, average_pool, truncated
+from mer_jax.nn.relational import HEADS, LOCALS, RelationalEncoder, average_pool, truncated
 from mer_jax.nn.segnet import SegNet, max_pool_indices
 from mer_jax.systems import fdp_measures, objectives
 from mer_jax.systems.base import Batch, Defaults, Needs, Outputs, Stage
@@ -374,14 +375,15 @@ def build_network(settings: Any, n_outputs: int) -> FDPNetwork:
     model, data, dtype = settings.model, settings.data, jnp.dtype(settings.engine.dtype)
     for field, found, known in (
         ("model.pool", model.pool, POOLS), ("model.local", model.local, LOCALS), ("model.scale", model.scale, SCALES),
-        ("model.init", model.init, tuple(INITS)), ("model.form", model.form, FORMS), ("data.part", data.part, PARTS),
+        ("model.init", model.init, tuple(INITS)), ("model.head", model.head, HEADS),
+        ("model.form", model.form, FORMS), ("data.part", data.part, PARTS),
         ("data.phase", data.phase, ("first", "all")),
     ):  # fmt: skip
         one_of(field, found, known)
     _check_sizes(settings)
     encoder = RelationalEncoder(
         model.depths, model.widths, model.stem, model.patch, model.attention, model.local, model.head_dim,
-        model.drop_path, model.map_size, model.form, INITS[model.init], dtype,
+        model.drop_path, model.map_size, model.head, model.form, INITS[model.init], dtype,
     )  # fmt: skip
     ordered = model.pool == "rank_score" or settings.ft.rank_weight > 0
     segnet = SegNet(
@@ -407,6 +409,12 @@ def _check_sizes(settings: Any) -> None:
         raise UserError(
             f"model.map_size: found {model.map_size}; expected a divisor of data.size {data.size} and a multiple of "
             f"{unit}, which {len(model.segnet)} poolings need"
+        )
+    grid = -(-data.size // ((model.patch or 4) * 2 ** (len(model.widths) - 1)))
+    if model.head == "places" and model.map_size % grid:
+        raise UserError(
+            f"model.map_size: found {model.map_size}; expected a multiple of {grid}, the side of the last grid, with "
+            "model.head=places"
         )
     for width in model.widths:
         part = 3 * model.head_dim if model.attention else model.head_dim

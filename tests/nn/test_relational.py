@@ -106,3 +106,20 @@ def test_a_small_encoder_runs_with_everything(random_variables, quick):
     assert bool(jnp.isfinite(maps).all())
     pairs = zip(*(jax.tree.leaves(t["batch_stats"]) for t in (variables, changed)), strict=True)
     assert all(bool((a != b).any()) for a, b in pairs)
+
+
+def test_places_make_their_own_part_of_the_map(random_variables, quick):
+    """A last grid of 2 x 2 and a map of 4 x 4: block (i, j) is the linear layer at place (i, j), and no other."""
+    module = RelationalEncoder(
+        (1,), (6,), stem=4, patch=4, attention=False, kind="dense", head_dim=3, map_size=4, head="places", form="direct"
+    )
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 8, 8, 1)), jnp.float32)
+    variables = random_variables(module, x, False)
+    maps, seen = quick(lambda v, x: module.apply(v, x, False, mutable="intermediates"), variables, x)
+    (last,) = seen["intermediates"]["stage_1"]
+    norm = jax.tree.map(np.asarray, {**variables["params"]["norm"], **variables["batch_stats"]["norm"]})
+    normed = (np.asarray(last) - norm["mean"]) / np.sqrt(norm["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    head = variables["params"]["head"]
+    for i, j in np.ndindex(2, 2):
+        block = (normed[:, i, j] @ head["kernel"] + head["bias"]).reshape(2, 2, 2)
+        np.testing.assert_allclose(maps[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], block, atol=1e-5)

@@ -298,6 +298,7 @@ def test_measures_stand_beside_what_sees_nothing() -> None:
         ("model", {"pool": "mean"}, "model.pool"),
         ("model", {"local": "far"}, "model.local"),
         ("model", {"map_size": 12}, "model.map_size"),
+        ("model", {"map_size": 4, "segnet": (4,), "segnet_convolutions": (1,), "head": "places", "patch": 2}, "grid"),
         ("model", {"widths": (16,)}, "multiples of 24"),
         ("model", {"depths": (1, 1)}, "as long as"),
         ("data", {"part": "apex"}, "data.part"),
