@@ -290,3 +290,22 @@ def _energy(job: ClipJob, before: Pose, after: Pose) -> float:
     config = CONFIGS[job.config]
     flow = Renderer(config.cohort, job.subject, config.size).flow(before, after)
     return float((flow**2).sum(-1).mean())
+
+
+def action_unit_motion(job: ClipJob) -> np.ndarray:
+    """How far the action units alone move the skin between true onset and true apex: float32 [size, size], pixels."""
+    before, after = _event_poses(job)
+    config = CONFIGS[job.config]
+    moved = dataclasses.replace(before, activation=after.activation)
+    flow = Renderer(config.cohort, job.subject, config.size).flow(before, moved)
+    return np.asarray(np.linalg.norm(flow, axis=-1), np.float32)
+
+
+def disturbance(job: ClipJob) -> float:
+    """Head movement between true onset and true apex as in `distractor_energy`; infinite where a blink falls between.
+
+    A blink counts where the lids are closed by more than a tenth in a frame of that interval.
+    """
+    t = facts(job).timeline
+    blinks = bool((t.blink[t.true_onset : t.true_apex + 1] > 0.1).any())
+    return float("inf") if blinks else distractor_energy(job)
