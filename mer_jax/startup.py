@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from absl import flags, logging
+from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from mer_jax.errors import Preempted, UserError
@@ -152,13 +153,22 @@ def start_jax(
         if not 0 <= process < processes:
             raise UserError(f"--process is {process} of --processes {processes}; expected 0 to {processes - 1}")
         jax.distributed.initialize(coordinator, processes, process, **waits)
+        _meet()
         return
     try:
         jax.distributed.initialize(**waits)  # TPU pods, GKE, Slurm, OpenMPI say by themselves who belongs together
+        _meet()
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
         jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0, **waits)
+
+
+def _meet() -> None:
+    """Exchanges a first message while the processes are still together: gloo gives up after 30 seconds, and what comes
+    next (imports, reading data) may take one of them longer than that on a busy machine.
+    """
+    multihost_utils.sync_global_devices("start")
 
 
 def _free_port() -> int:
