@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from mer_jax import ablation, plan, prepare, pretraining, rescore, stages, systems
 from mer_jax.analysis import report
 from mer_jax.data import prepared
+from mer_jax.data.time_scale import TimeScale
 from mer_jax.errors import Preempted, UserError
 from mer_jax.evaluation import measures, protocols, results, scores
 from mer_jax.evaluation.table import format_table
@@ -120,6 +122,9 @@ def _check(settings: Any) -> None:
 def _facts(micro: prepare.Micro, macro: prepare.Macro | None) -> dict[str, Any]:
     """What the manifest says of the data."""
     facts: dict[str, Any] = {"fingerprints": {"scored": micro.source.fingerprint}}
+    scale = TimeScale.of_table(micro.table)
+    if scale is not None:  # what recordings are cut into, where the data are not at hand
+        facts["time_scale"] = dataclasses.asdict(scale)
     if macro is not None:
         facts["fingerprints"]["pretrained"] = macro.source.fingerprint
         facts["pretraining"] = {

@@ -18,7 +18,7 @@ FORMS = ("auto", "direct", "patches", "winograd")
 def best_form(shape: tuple[int, ...], features: int, stride: int = 1) -> str:
     """The fastest form on the default device for images [B, H, W, C] (measured, see bench_fdp)."""
     batch, height, width, channels = shape
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not isinstance(batch, int):  # a free batch is exported for every device
         return "direct"
     tiles = batch * (height // 2) * (width // 2)
     if height <= 2 or 8 * tiles < max(channels, features):  # few pixels: XLA's convolution all but stands still

@@ -38,8 +38,11 @@ def pooled_size(size: int) -> int:
 
 
 def lanes_of(batch: int) -> int:
-    """Examples in a block: the largest divisor of the batch up to LANES on CPU, all of them elsewhere."""
-    if jax.default_backend() != "cpu":
+    """Examples in a block: the largest divisor of the batch up to LANES on CPU, all of them elsewhere.
+
+    All of them, too, where the batch is symbolic (jax.export).
+    """
+    if jax.default_backend() != "cpu" or not isinstance(batch, int):
         return batch
     return max(b for b in range(1, min(batch, LANES) + 1) if batch % b == 0)
 
@@ -148,15 +151,16 @@ class _Grid:
         found: list[jax.Array] = jax.lax.optimization_barrier([*(tap(i, j) for i, j in _TAPS), outside])
         return found
 
-    def exists(self, tap: int) -> np.ndarray | None:
+    def exists(self, tap: int) -> np.ndarray | jax.Array | None:
         """Which positions [n n b] of a tap are not padding; None for all (and for the positions of no tap)."""
         i, j = _TAPS[tap] if tap < len(_TAPS) else (1, 1)
         if i and j:
             return None
-        mask = np.ones((self.n, self.n, self.lanes), bool)
+        mask = np.ones((self.n, self.n, 1), bool)
         mask[0] &= i > 0
         mask[:, 0] &= j > 0
-        return mask.reshape(-1)
+        spread = np.broadcast_to if isinstance(self.lanes, int) else jnp.broadcast_to  # numpy knows no symbols
+        return spread(mask, (self.n, self.n, self.lanes)).reshape(-1)
 
 
 def _maps(patches: list[jax.Array], weight: jax.Array, bias: jax.Array, grid: _Grid) -> list[jax.Array]:
@@ -178,7 +182,7 @@ def _largest(maps: list[jax.Array], scale: jax.Array, grid: _Grid) -> tuple[jax.
     for tap in range(len(_TAPS)):
         candidate, mask = sign * maps[tap], grid.exists(tap)
         if mask is not None:
-            candidate = candidate + np.where(mask, np.float32(0), np.float32(-np.inf))
+            candidate = jnp.where(mask, candidate, -jnp.inf)
         larger = candidate > best
         best, where = jnp.where(larger, candidate, best), jnp.where(larger, tap, where)
     return sign * best, where

@@ -50,8 +50,8 @@ class Ensemble:
                 f"{run}: found no checkpoint of the fold {_some(missing)} that splits.csv names; restore it, finish "
                 "the run, or choose one with --fold"
             )
-        self._open = functools.lru_cache(maxsize=None)(self._read)
-        self.first = self._open(self.names[0])
+        self.open = functools.lru_cache(maxsize=None)(self._read)  # fold -> network
+        self.first = self.open(self.names[0])
         predict = make_predict(self.first.system, self.first.system.finetune)
         self._predict: Any = jax.jit(
             lambda variables, store, clips, length: predict(variables, store, clips, length)["probabilities"],
@@ -124,7 +124,7 @@ class Ensemble:
         clips = np.arange(len(store.start), dtype=np.int32)
         total: Any = 0.0
         for name in folds:
-            total = total + np.asarray(self._predict(self._open(name).variables, store, clips, length), np.float64)
+            total = total + np.asarray(self._predict(self.open(name).variables, store, clips, length), np.float64)
         return np.asarray(total / len(folds), np.float32)
 
 

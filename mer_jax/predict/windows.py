@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mer_jax import rescore
-from mer_jax.data import align, flow_grid, motion, packed, prepared
+from mer_jax.data import align, apex, flow_grid, motion, packed, prepared
 from mer_jax.data import frames as frames_lib
 from mer_jax.data.clips import N_LANDMARKS
 from mer_jax.data.magnify import magnify
@@ -243,7 +242,7 @@ class Cutter:
         blank = packed.blank(packed.target_shapes(specs, needs.size, size))
         store = packed.pack(frames, apex=keys[:, 1], motion=blank, **fields)
         if system.oracle_inputs == "boundaries+apex" and (keys[:, 1] < 0).any():
-            spotted = rescore.apex_positions("spotted", store)
+            spotted = apex.apex_positions("spotted", store)
             keys[:, 1] = np.where(keys[:, 1] < 0, spotted, keys[:, 1])
         targets: dict[str, Any] = blank
         if system.reads_targets and specs:

@@ -34,14 +34,29 @@ def _synthetic_3(name: str, source: str, *datasets: str) -> LabelSet:
     )
 
 
+_SYNTHETIC_5 = ("happiness", "disgust", "repression", "surprise", "others")
 _SYNTHETIC = (
     LabelSet(
         "synthetic_5",
-        ("happiness", "disgust", "repression", "surprise", "others"),
+        _SYNTHETIC_5,
         "tfds_builders/synthetic_faces, micro configurations",
-        {"synthetic_faces": same("happiness", "disgust", "repression", "surprise", "others")},
+        {"synthetic_faces": same(*_SYNTHETIC_5)},
         {"synthetic_faces": _NEUTRAL},
         expression_types=("micro", "neutral"),  # neutral is dropped by its word, with that reason
+    ),
+    LabelSet(
+        "synthetic_6",
+        (*_SYNTHETIC_5, "neutral"),
+        "tfds_builders/synthetic_faces, micro configurations with their neutral clips, to find expressions in videos",
+        {"synthetic_faces": same(*_SYNTHETIC_5, "neutral")},
+        expression_types=("micro", "neutral"),
+    ),
+    LabelSet(
+        "synthetic_expression",
+        ("expression", "neutral"),
+        "tfds_builders/synthetic_faces, micro configurations: whether there is an expression",
+        {"synthetic_faces": dict.fromkeys(_SYNTHETIC_5, "expression") | same("neutral")},
+        expression_types=("micro", "neutral"),
     ),
     _synthetic_3("synthetic_3", "micro configurations, by the classes of MEGC 2019", "synthetic_faces"),
     _synthetic_3("synthetic_families", "families over one motion law, by the classes of MEGC 2019", *FAMILIES),
