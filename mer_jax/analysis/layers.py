@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -49,7 +49,7 @@ def apply(
       variables: of the module.
       batch: examples.
       read: places to read.
-      replace: outputs that are put in the place of a call's own.
+      replace: what is put at other places, in the stead of the network's own.
 
     Returns:
       the outputs, and what was found at each place of `read`: of the last call there.
@@ -58,24 +58,25 @@ def apply(
       ValueError: a place is never come by.
     """
     replace = replace or {}
-    if any(place.side != "output" for place in replace):
-        raise ValueError("outputs can be replaced, inputs cannot")
     found: dict[Place, Any] = {}
     passed: set[Place] = set()
 
+    def at(context: Any, side: str, places: Iterable[Place]) -> list[Place]:
+        here = (context.module.path, context.method_name, side)
+        return [p for p in places if (p.path, p.method, p.side) == here]
+
     def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        here = (context.module.path, context.method_name)
-        first = next((p for p in read if (p.path, p.method) == here and p.side == "input"), None)
-        if first is not None:
-            found[first] = args[0]
-        other = next((p for p in replace if (p.path, p.method) == here), None)
+        for place in at(context, "input", replace):
+            args = (replace[place], *args[1:])
+            passed.add(place)
+        for place in at(context, "input", read):
+            found[place] = args[0]
         result = call(*args, **kwargs)
-        if other is not None:
-            passed.add(other)
-            result = replace[other]
-        last = next((p for p in read if (p.path, p.method) == here and p.side == "output"), None)
-        if last is not None:
-            found[last] = result
+        for place in at(context, "output", replace):
+            result = replace[place]
+            passed.add(place)
+        for place in at(context, "output", read):
+            found[place] = result
         return result
 
     with nn.intercept_methods(watch):

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mer_jax.data import align
 from mer_jax.data.clips import AU_SLOTS
 
+NODES = 16  # of the quadrature of integrated gradients
 # iBUG points around the skin that an action unit moves; which units belong to which box is INFERRED from FACS
 _BROWS = (tuple(range(17, 27)), (1, 2, 4))
 _EYES = (tuple(range(36, 48)), (5, 6, 7))
@@ -25,20 +27,56 @@ def grad_cam(classify: Callable[[jax.Array], jax.Array], features: jax.Array, cl
 
     weight_d = mean over places of d logit_c / d features_d;  map = ReLU(sum over d of weight_d features_d)
 
+    Moments are places like those of an image, where a map has them.
+
     Args:
-      classify: features [B, h, w, D] -> logits [B, C]; examples must not influence each other (evaluation mode).
-      features: [B, h, w, D].
+      classify: features [B, ..., D] -> logits [B, C]; examples must not influence each other (evaluation mode).
+      features: [B, h, w, D], or [B, T, h, w, D].
       classes: int [B], the class c that each map explains.
 
     Returns:
-      float32 [B, h, w], not negative, not normalised.
+      float32 [B, h, w] or [B, T, h, w], not negative, not normalised.
     """
 
     def chosen(x: jax.Array) -> jax.Array:
         return jnp.take_along_axis(classify(x), classes[:, None], axis=1).sum()
 
-    weights = jax.grad(chosen)(features).mean(axis=(1, 2), keepdims=True)
+    weights = jax.grad(chosen)(features).mean(axis=tuple(range(1, features.ndim - 1)), keepdims=True)
     return nn.relu((weights * features).sum(axis=-1)).astype(jnp.float32)
+
+
+def integrated_gradients(
+    score: Callable[[Any], jax.Array], inputs: Any, baseline: Any, nodes: int = NODES
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Integrated gradients along the straight line (Sundararajan, Taly & Yan, ICML 2017, equation 1); traced.
+
+    attribution_i = (x_i - x'_i) times the mean over t in 0..1 of d score / d x_i at x' + t (x - x')
+
+    They add up to score(x) - score(x') (completeness). The mean is a Gauss-Legendre quadrature, exact for polynomials
+    of degree 2 nodes - 1 in t; what it leaves out is returned.
+
+    Args:
+      score: inputs with a leading axis of examples [K, ...] -> [K]; examples must not influence each other.
+      inputs: x, a tree of float arrays [...] of one example.
+      baseline: x', of the same structure and shapes.
+      nodes: points of the quadrature.
+
+    Returns:
+      attributions, a tree of arrays [...]; the difference of the scores; the sum of the attributions minus it.
+    """
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    share = jnp.asarray([*(places + 1) / 2, 0.0, 1.0], jnp.float32)  # both ends go the same way, with weight 0
+    part = jnp.asarray([*weights / 2, 0.0, 0.0], jnp.float32)
+
+    def along(x: jax.Array, start: jax.Array) -> jax.Array:
+        return start + share.reshape(-1, *[1] * x.ndim) * (x - start)
+
+    scores, pull = jax.vjp(score, jax.tree.map(along, inputs, baseline))
+    (slopes,) = pull(jnp.ones_like(scores))
+    found = jax.tree.map(lambda x, start, s: (x - start) * jnp.tensordot(part, s, 1), inputs, baseline, slopes)
+    difference = scores[-1] - scores[-2]
+    total = jnp.stack([x.sum() for x in jax.tree.leaves(found)]).sum()
+    return found, difference, total - difference
 
 
 def recogniser_maps(
@@ -117,3 +155,29 @@ def region(shape: tuple[int, ...], landmarks: np.ndarray, action_units: np.ndarr
             right, bottom = np.ceil(box.max(axis=0) + grow).astype(int)
             mask[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)] = True
     return mask
+
+
+def standard_landmarks(side: int, margin: float) -> np.ndarray:
+    """Landmarks [68, 2] of an average face in an aligned crop, where a clip's own are unknown.
+
+    INFERRED: the stable points and the mouth corners are where `data.align` puts them; brows, lids, lips and jaw follow
+    the proportions of the canonical face. Only the boxes of `region` are made of them.
+
+    Args:
+      side: of the crop in pixels.
+      margin: see `align.Alignment`.
+    """
+    t = np.linspace(-1, 1, 17)
+    jaw = np.stack([0.78 * np.sin(t * np.pi / 2), 1.35 - 1.3 * np.abs(t) ** 2], -1)
+    brow = np.stack([np.linspace(-0.62, -0.12, 5), [-0.2, -0.29, -0.32, -0.3, -0.25]], -1)
+    bridge = np.stack([np.zeros(4), [-0.07, 0.07, 0.21, 0.35]], -1)
+    nose = np.stack([np.linspace(-0.17, 0.17, 5), [0.43, 0.46, 0.48, 0.46, 0.43]], -1)
+    eye = np.array([(-0.5, 0), (-0.41, -0.06), (-0.29, -0.06), (-0.21, 0), (-0.29, 0.04), (-0.41, 0.04)])
+    turn = np.linspace(np.pi, -np.pi, 13)[:-1]
+    outer = np.stack([0.275 * np.cos(turn), 0.78 - 0.11 * np.sin(turn)], -1)
+    inner = outer[[0, 2, 3, 4, 6, 8, 9, 10]] * [0.85, 0.2] + [0, 0.8 * 0.78]
+    other = np.array([-1.0, 1.0])
+    other_eye = eye[[3, 2, 1, 0, 5, 4]] * other
+    points = np.concatenate([jaw, brow, brow[::-1] * other, bridge, nose, eye, other_eye, outer, inner])
+    low, high = align.standard_box(margin)
+    return np.asarray((points - low) / (high - low) * side - 0.5)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the readers of checkpoints and data take seconds to import,
     from mer_jax.analysis.looking import Clips, Seen
     from mer_jax.analysis.networks import Network
 
+FEATURES = "analysis/features.npz"  # of `python -m mer_jax.analysis WORKDIR --features`
 _ABSOLUTE = re.compile(r"""(?<![^\s'"=,(\[])(?:~|[A-Za-z]:)?[\\/][^\s'",;)\]]+""")  # not after a word: a/b is no path
 
 

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from mer_jax.analysis import comparison_figures, figures, pictures
-from mer_jax.analysis.open_run import Curve, Run, open_run
+from mer_jax.analysis.feature_figures import features_section
+from mer_jax.analysis.map_figures import maps_section
+from mer_jax.analysis.map_scores import MAPS, SCORES, read_scores
+from mer_jax.analysis.open_run import FEATURES, Curve, Run, open_run
 from mer_jax.analysis.page import TITLES, Page, escape, number_cell, score_cell, short, slug, table
 from mer_jax.analysis.published_table import published_results
 from mer_jax.data.pairs import COUNTERS
@@ -56,6 +59,7 @@ def write_report(workdir: Path | str) -> Path:
         published_results(page, {run.name + brand: run.metrics})
     _training(page, run)
     _pictures(page, run)
+    _looked_at(page, run)
     _settings(page, run)
     path = workdir / "report.html"
     with atomic_open(path) as file:
@@ -247,6 +251,17 @@ def _pictures(page: Page, run: Run) -> None:
         page.add(image if picture.wide else f'<div class="two">{image}</div>')
         if picture.text:
             page.add(f"<p>{escape(picture.text)}</p>")
+
+
+def _looked_at(page: Page, run: Run) -> None:
+    """What `--maps` and `--features` found, where they were asked for."""
+    maps, scores, features = (run.workdir / name for name in (MAPS, SCORES, FEATURES))
+    if maps.exists() and scores.exists():
+        with np.load(maps, allow_pickle=False) as file:
+            maps_section(page, {name: file[name] for name in file.files}, read_scores(scores))
+    if features.exists() and run.metrics is not None:
+        with np.load(features, allow_pickle=False) as file:
+            features_section(page, {name: file[name] for name in file.files}, run.metrics["classes"])
 
 
 def _measures(page: Page, summary: Mapping[str, Mapping[str, Any]], several: bool) -> None:

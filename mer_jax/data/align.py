@@ -219,6 +219,16 @@ def by_stable_points(landmarks: np.ndarray, size: int, margin: float) -> Similar
     return Similarity(factor * scale * turn, shift, size)
 
 
+def standard_box(margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left and lower right corner [2] of the crop that `by_stable_points` makes, in the unit of an average face.
+
+    Args:
+      margin: see Alignment.
+    """
+    low, side = _box(_BOX_FACE, margin)
+    return low, low + side
+
+
 def by_frame(landmarks: np.ndarray, size: int, margin: float) -> Similarity:
     """The box of a single frame as in the released code of MOL and FDP.
 

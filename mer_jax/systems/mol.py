@@ -221,7 +221,8 @@ class MOLSystem(Defaults):
     def view(self, store: ClipStore, index: jax.Array, key: jax.Array, train: bool) -> Batch:
         """One sequence of T frames with its targets: frames [T, S, S, 1] in 0..1, flow, landmarks, label.
 
-        Training draws a phase and a crop; evaluation takes phase number `key` of the clip and the centre crop.
+        Training draws a phase and a crop; evaluation takes phase number `key` of the clip and the centre crop, and says
+        where the frames are: position [T].
         """
         settings, m, size = self.settings, self.settings.model, self.settings.data.crop
         facts = (store.onset[index], store.apex[index], store.offset[index], store.length[index])
@@ -239,7 +240,7 @@ class MOLSystem(Defaults):
         frames = store.frames[rows].astype(jnp.float32) / 255
         height, width = frames.shape[1:3]
         moved = augment.apply(frames, change, size, store.modality[index]) if train else augment.center(frames, size)
-        example = {"frames": moved}
+        example = {"frames": moved} if train else {"frames": moved, "position": positions}
         if m.flow:
             pairs = jnp.arange(m.frames - 1)
             if train and settings.ft.flow_pairs:

@@ -1,7 +1,7 @@
 """What truly moves in the rendered clips: `python -m tfds_builders.synthetic_faces.truth CONFIG [CONFIG ...]`.
 
-Writes one file a config below the data directory, which `python -m mer_jax.analysis WORKDIR --maps` finds there. Nothing
-is rendered and TensorFlow is not needed.
+Writes one file a config below the data directory, where `python -m mer_jax.analysis WORKDIR --maps` looks for it.
+Nothing is rendered, and TensorFlow is not needed.
 """
 
 from __future__ import annotations
