@@ -72,9 +72,10 @@ def scatter(
         color = figures.PALETTE[k % len(figures.PALETTE)]
         for right in (False, True):
             mine = (labels == k) & ((predicted == labels) == right)
+            face = color if right else "white"
             axes.scatter(
-                points[mine, 0], points[mine, 1], s=26, marker=MARKS[k % len(MARKS)], facecolors=color if right else "white",
-                edgecolors=color, linewidths=1.1, alpha=0.9,
+                points[mine, 0], points[mine, 1], s=26, marker=MARKS[k % len(MARKS)], facecolors=face, edgecolors=color,
+                linewidths=1.1, alpha=0.9,
             )  # fmt: skip
         axes.scatter([], [], s=26, marker=MARKS[k % len(MARKS)], color=color, label=f"{name} ({(labels == k).sum()})")
     axes.set_xlabel(x)

@@ -44,8 +44,8 @@ def maps_section(page: Page, panels: Mapping[str, np.ndarray], scores: MapScores
     caption = (
         f"Frames at the {exact} onset, apex and offset; each map over the frame that is nearest to its moment, or "
         "once, over the apex, where it has one for the whole clip (bright: more; each clip and map by its own range). "
-        f"Solid line: facial regions of the clip's action units{moving}. Every clip is looked at by the network of the "
-        "fold that held its person out"
+        f"Solid line, on the apex: facial regions of the clip's action units{moving}. Every clip is looked at by the "
+        "network of the fold that held its person out"
     )
     page.add(page.figure("maps", panels_figure(panels), caption, wide=True))
     clips = list(dict.fromkeys(scores.text["clip"].tolist()))
@@ -100,8 +100,8 @@ def panels_figure(panels: Mapping[str, np.ndarray]) -> Figure:
         frames = panels["frames"][i]
         for axes, image, name in zip(row, frames, MOMENTS, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            _outlines(axes, panels["units"][i], panels["moving"][i])
             axes.set_title(name if i == 0 else "", fontsize=8, pad=3)
+        _outlines(row[1], panels["units"][i], panels["moving"][i])
         left = iter(row[3:])
         for name, heats in maps.items():
             several = heats.shape[1] > 1

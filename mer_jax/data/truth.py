@@ -49,7 +49,7 @@ def read(data_dir: Path, dataset: str) -> Truth | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return Truth(file["clip"], file["motion"].astype(np.float32), file["disturbance"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and write it again") from None

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mer_jax.analysis import maps
+from mer_jax.data import align
 from mer_jax.data.clips import AU_SLOTS
 
 
@@ -27,6 +28,55 @@ def test_grad_cam_of_a_flattening_head_averages_its_weights_over_places():
     found = maps.grad_cam(lambda x: x.reshape(3, -1) @ weights, jnp.asarray(a), jnp.array([1, 1, 4]))
     alpha = weights.reshape(20, 6, 7).mean(axis=0)[:, [1, 1, 4]]
     np.testing.assert_allclose(found, np.maximum(np.einsum("bhwd,db->bhw", a, alpha), 0), rtol=1e-4, atol=1e-5)
+
+
+def test_moments_are_places_too():
+    a, weights = features(0, (2, 3, 4, 5, 6)), features(1, (3 * 4 * 5 * 6, 7))
+    found = maps.grad_cam(lambda x: x.reshape(2, -1) @ weights, jnp.asarray(a), jnp.array([1, 4]))
+    alpha = weights.reshape(60, 6, 7).mean(axis=0)[:, [1, 4]]
+    np.testing.assert_allclose(found, np.maximum(np.einsum("bthwd,db->bthw", a, alpha), 0), rtol=1e-4, atol=1e-5)
+
+
+def test_integrated_gradients_in_closed_form():
+    # f = x' A x / 2 with A symmetric: the slope at the middle of the line is its mean, (x - b) * A (x + b) / 2
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(6, 6)).astype(np.float32)
+    a, x, b = a + a.T, rng.normal(size=6).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    found, difference, gap = maps.integrated_gradients(
+        lambda z: jnp.einsum("ki,ij,kj->k", z["x"], a, z["x"]) / 2, {"x": jnp.asarray(x)}, {"x": jnp.asarray(b)}, 2
+    )
+    np.testing.assert_allclose(found["x"], (x - b) * (a @ (x + b)) / 2, rtol=1e-4, atol=1e-4)
+    assert float(difference) == pytest.approx((x @ a @ x - b @ a @ b) / 2, rel=1e-4)
+    assert abs(float(gap)) < 1e-4
+
+
+@pytest.mark.parametrize(("activation", "tolerance"), [(jnp.tanh, 1e-4), (nn.relu, 0.02)])
+def test_integrated_gradients_are_complete(activation, tolerance: float):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(30, 40)).astype(np.float32), rng.normal(size=40).astype(np.float32)
+    x, b = (jnp.asarray(rng.normal(size=(2, 5, 3)).astype(np.float32)) for _ in range(2))
+
+    def score(z):
+        return activation(z.reshape(len(z), -1) @ first) @ second
+
+    found, difference, gap = maps.integrated_gradients(score, x, b, 64)
+    assert float(difference) == pytest.approx(float(score(x[None])[0] - score(b[None])[0]), rel=1e-4)
+    assert float(found.sum() - difference) == pytest.approx(float(gap), abs=1e-4)
+    assert abs(float(gap)) < tolerance * float(jnp.abs(found).sum())
+    coarse = maps.integrated_gradients(score, x, b, 1)[2]
+    assert abs(float(gap)) < 0.2 * abs(float(coarse))
+
+
+def test_the_standard_face_has_its_parts_in_place():
+    points = maps.standard_landmarks(64, 2.5)
+    assert points.shape == (68, 2)
+    stable = align._STABLE_FACE
+    low, high = align.standard_box(2.5)
+    np.testing.assert_allclose(points[list(align.STABLE_POINTS)], (stable - low) / (high - low) * 64 - 0.5, atol=1e-6)
+    brows, eyes, mouth = (maps.region((64, 64), points, units(k)) for k in (1, 7, 12))
+    rows = [np.flatnonzero(mask.any(1)).mean() for mask in (brows, eyes, mouth)]
+    assert rows == sorted(rows)
+    assert all(0.02 < mask.mean() < 0.5 for mask in (brows, eyes, mouth))
 
 
 class Recogniser(nn.Module):
