@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ import numpy as np
 
 from mer_jax.nn import f5c, patches
 from tests.benchmarks.settings import settings_of
+from tests.benchmarks.stage_time import seconds, time_form
 
 FORWARD = 32.3e9  # operations of one clip, all tasks, as released
 
@@ -43,17 +43,6 @@ def random_batch(settings: Any, size: int) -> dict[str, jax.Array]:
         "landmarks": rng.uniform(0, crop, (size, frames - 1, 68, 2)),
     }
     return {k: jnp.asarray(v, jnp.float32) for k, v in batch.items()} | {"label": jnp.arange(size) % 5}
-
-
-def seconds(function: Callable[[], Any], repeats: int) -> np.ndarray:
-    """Median time of a call, after one that is not counted: [on the clock, of all cores together]."""
-    jax.block_until_ready(function())
-    found = []
-    for _ in range(repeats):
-        begin, work = time.perf_counter(), time.process_time()
-        jax.block_until_ready(function())
-        found.append((time.perf_counter() - begin, time.process_time() - work))
-    return np.median(found, axis=0)
 
 
 # -- a step ------------------------------------------------------------------------------------------------------------
@@ -120,29 +109,6 @@ class _LoopedF5C(f5c.nn.Module):
         m = self.model
         x = f5c.FCC(m.fcc_kernel, m.fcc_meta, m.fcc_positions, m.fcc_spread, m.fcc_ffn, name="fcc")(x, train)
         return x + LoopedCCC(m.ccc, m.k, name="ccc")(x)
-
-
-def time_form(stage: Any, variables: Any, batch: Any, repeats: int) -> tuple[Any, list[Any]]:
-    """Outputs in evaluation, and [seconds forward, seconds a step, temporary bytes, seconds compiling]."""
-    from mer_jax.training import optimizer
-    from mer_jax.training.state import TrainState
-    from mer_jax.training.step import make_step
-
-    key, tx = jax.random.key(0), optimizer.build(stage.optimizer, 10, 10)
-    forward = jax.jit(lambda v, b: stage.module.apply(v, b, False))
-    taken = seconds(lambda: forward(variables, batch), repeats)
-    outputs = jax.tree.map(np.asarray, forward(variables, batch))
-    holder = [jax.tree.map(jnp.copy, TrainState.create(variables, tx, 0.0))]
-    begin = time.perf_counter()
-    step = jax.jit(make_step(stage, tx), donate_argnums=0).lower(holder[0], batch, key).compile()
-    compiled = time.perf_counter() - begin
-
-    def advance() -> Any:
-        holder[0], metrics = step(holder[0], batch, key)
-        return metrics
-
-    memory: Any = step.memory_analysis()
-    return outputs, [taken, seconds(advance, repeats), memory.temp_size_in_bytes, compiled]
 
 
 def bench_step(arguments: argparse.Namespace) -> None:
