@@ -139,7 +139,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "form": "auto",
             },
             "ft": {
-                "epochs": 9,
+                "epochs": 6,
                 "batch": 8,
                 "sampler": "permutation",
                 "dynamic_weight": 100.0,

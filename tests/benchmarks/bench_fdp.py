@@ -69,7 +69,8 @@ def bench_step(arguments: argparse.Namespace) -> None:
                 apart = np.abs(logits[form] - logits[arguments.form[0]]).max() / np.abs(logits[form]).max()
                 ratio = steps[form] / steps[arguments.form[0]]
                 print(
-                    f"  {form} / {arguments.form[0]}: {ratio[0]:.2f} (cores {ratio[1]:.2f}); logits differ by {apart:.1e}"
+                    f"  {form} / {arguments.form[0]}: {ratio[0]:.2f} (cores {ratio[1]:.2f}); "
+                    f"logits differ by {apart:.1e}"
                 )
 
 
