@@ -53,6 +53,7 @@ from mer_jax.progress import Progress
 from mer_jax.training.checkpoint import finished_state, read_variables
 
 MOVING = 0.1  # of the frame
+GRID = 64  # places along a side of a map that are kept: of large frames a map is only this fine
 SHOWN = 6
 MOMENTS = ("onset", "apex", "offset")
 
@@ -170,7 +171,7 @@ def _keep(
     found: Found, k: int, weights: str, seen: Mapping[str, Any], clips: Clips, i: int, window: tuple[float, float]
 ) -> None:
     """Files the maps of one clip and one network."""
-    n, side = len(found.gap), int(clips.store.frames.shape[1])
+    n, side = len(found.gap), _side(clips)
     event = [int(clips.table[f"true_{name}"][i]) for name in ("onset", "offset")]
     for name, (heat, at) in seen["heats"].items():
         if heat.shape[1:] != (1, 1):  # else the same all over the face
@@ -259,10 +260,20 @@ def _moment(clips: Clips, i: int, which: int) -> int:
     return (onset, apex if apex >= 0 else (onset + offset) // 2, offset)[which]
 
 
+def _side(clips: Clips) -> int:
+    """Side S of the maps that are kept."""
+    return min(int(clips.store.frames.shape[1]), GRID)
+
+
+def _on_grid(image: np.ndarray, side: int) -> np.ndarray:
+    """An image [H, W] averaged down to [side, side]."""
+    return np.asarray(cv2.resize(image.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA))
+
+
 def _frame(clips: Clips, i: int, which: int) -> np.ndarray:
     """Grey frame [S, S] in 0..1 at onset, apex or offset."""
     row = int(clips.store.start[i]) + min(_moment(clips, i, which), int(clips.store.length[i]) - 1)
-    return np.asarray(clips.store.frames[row], np.float32).mean(-1) / 255
+    return _on_grid(np.asarray(clips.store.frames[row], np.float32).mean(-1) / 255, _side(clips))
 
 
 def _action_units(clips: Clips, i: int) -> np.ndarray:
@@ -271,7 +282,7 @@ def _action_units(clips: Clips, i: int) -> np.ndarray:
     points = clips.landmarks(i)
     if not np.isfinite(points).all() and clips.settings.data.align != "none":
         points = standard_landmarks(side, clips.settings.data.align_margin)
-    return region((side, side), points, clips.table["action_units"][i])
+    return _on_grid(region((side, side), points, clips.table["action_units"][i]), _side(clips)) > 0.5
 
 
 def _moving(clips: Clips, chosen: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
@@ -297,7 +308,7 @@ def _moving(clips: Clips, chosen: np.ndarray) -> tuple[np.ndarray | None, np.nda
             _moment(clips, int(i), 1)
         )
         scaled = (motion / max(float(motion.max()), 1e-9) * 65535).astype(np.uint16)
-        masks.append(top(way.image(scaled[..., None])[..., 0].astype(np.float32), MOVING))
+        masks.append(top(_on_grid(way.image(scaled[..., None])[..., 0], _side(clips)), MOVING))
     return np.stack(masks), np.array([known[name][1] for name in names])
 
 
