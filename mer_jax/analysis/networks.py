@@ -143,7 +143,7 @@ def _folds(workdir: Path, settings: Settings, seed: int | None) -> Path:
 
 
 @functools.lru_cache(maxsize=8)
-def _shapes(system: Any) -> dict[str, Any]:
+def variable_shapes(system: Any) -> dict[str, Any]:
     """Path -> shape of every array of a system's recognition network; nothing is computed."""
     needs, numbers = system.needs, jnp.zeros(1, jnp.int32)
     targets = packed.target_shapes(motion.named(needs.motion), needs.size, 1)
@@ -170,7 +170,7 @@ def frame_count(system: Any, available: Any) -> Any:
 def _check(checkpoint: Path, system: Any, variables: Variables, classes: tuple[str, ...]) -> None:
     """Raises UserError where the variables are not those of the system, or hold numbers that are none."""
     arrays = {_path(p): x for p, x in jax.tree_util.tree_leaves_with_path(variables)}
-    shapes = _shapes(system)
+    shapes = variable_shapes(system)
     problems = [f"{name} is missing" for name in shapes if name not in arrays]
     problems += [f"{name} is unknown" for name in arrays if name not in shapes]
     problems += [

@@ -46,6 +46,7 @@ def write(run: Path, out: Path, fold: str | None = None, seed: int | None = None
         "task": networks[0].settings.task,
         "classes": list(networks[0].classes),
         "folds": folds,
+        "seed": networks[0].settings.seeds[0] if seed is None else seed,
         "platforms": list(exported.platforms),
         "inputs": inputs,
         "output": "float32 [b, classes]: "

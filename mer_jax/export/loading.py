@@ -10,6 +10,7 @@ probabilities = np.asarray(network.call(clips))  # [b, classes]
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,11 @@ class Exported:
                     f"input {name}: found {array.dtype} {list(array.shape)}; expected {expected['dtype']} {shape}, "
                     "with the same b and t in all inputs"
                 )
-        return np.asarray(self.network.call({name: np.asarray(x) for name, x in arrays.items()}))
+        return np.asarray(self._call({name: np.asarray(x) for name, x in arrays.items()}))
+
+    @functools.cached_property
+    def _call(self) -> Any:
+        return jax.jit(self.network.call)  # compiled once for each number of clips and frames
 
 
 def load(out: Path | str) -> Exported:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,21 +50,26 @@ def function(networks: Sequence[Network]) -> Callable[[Inputs], jax.Array]:
     The networks run side by side (vmap), so that one program is compiled whatever their number.
     """
     system = networks[0].system
-    predict = make_predict(system, system.finetune)
     weights = [network.variables for network in networks]
-    stacked: Any = jax.tree.map(lambda *x: np.stack(x), *weights) if len(weights) > 1 else weights[0]
-
-    def one(variables: Any, inputs: Inputs) -> jax.Array:
-        store, t = _store(system, inputs)
-        clips = jnp.arange(store.start.shape[0], dtype=jnp.int32)
-        return predict(variables, store, clips, frame_count(system, t))["probabilities"]
+    if len(weights) == 1:
+        return functools.partial(probabilities, system, weights[0])
+    stacked: Any = jax.tree.map(lambda *x: np.stack(x), *weights)
 
     def mean(inputs: Inputs) -> jax.Array:
-        if len(weights) == 1:
-            return one(stacked, inputs)
+        one = functools.partial(probabilities, system)
         return jax.vmap(one, in_axes=(0, None))(stacked, inputs).mean(axis=0)
 
     return mean
+
+
+def probabilities(system: Any, variables: Any, inputs: Inputs) -> jax.Array:
+    """Probabilities [b, C] by one network; inputs that are not given are blank."""
+    store, t = _store(system, inputs)
+    clips = jnp.arange(store.start.shape[0], dtype=jnp.int32)
+    found: jax.Array = make_predict(system, system.finetune)(variables, store, clips, frame_count(system, t))[
+        "probabilities"
+    ]
+    return found
 
 
 def _store(system: Any, inputs: Inputs) -> tuple[Any, Any]:

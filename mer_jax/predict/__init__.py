@@ -167,8 +167,7 @@ class Predictor:
             rows = np.full((len(waiting), len(self.classes)), np.nan, np.float32)
             peaks = np.full(len(waiting), -1)
             if faces:
-                single = recording.key_frames is not None
-                store = self.cutter.store(faces, 1 if single else self.options.batch)
+                store = self.cutter.store(faces, 1 if len(places) == 1 else self.options.batch)
                 which = [k for k, w in enumerate(waiting) if w.face]
                 rows[which] = self.ensemble.probabilities(store, folds)[: len(faces)]
                 if self.cutter.system.oracle_inputs == "boundaries+apex":
@@ -247,8 +246,8 @@ def _rhythm(run: Path, settings: Any, system: Any, options: Options) -> Rhythm:
     scale = time_scale(run, settings)
     if scale is None and options.window is None:
         raise UserError(
-            f"{run}: how long its clips last is not in manifest.json, and its data are not built here; give --window "
-            "in seconds, such as 0.3"
+            f"{run}: how long its clips last is not in manifest.json, and its data are not built here (or their frame "
+            "rates are unknown); give --window in seconds, such as 0.3"
         )
     shortest, window = options.window or 0.0, options.window or 0.0
     if scale is not None:

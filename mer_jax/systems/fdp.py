@@ -136,7 +136,7 @@ class FDPNetwork(nn.Module):
         pooled = self._pool(maps, outputs, train)
         mixed = Conv3x3(self.maps, use_bias=True, form=self.form, kernel_init=torch_default, name="mix")(pooled)
         x, _ = max_pool_indices(mixed, 3)
-        x = nn.relu(nn.Dense(self.hidden, kernel_init=torch_default, name="hidden")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(self.hidden, kernel_init=torch_default, name="hidden")(x.reshape(x.shape[0], -1)))
         logits = nn.Dense(self.n_outputs, kernel_init=torch_default, name="classifier")(x)
         outputs |= {"logits": logits, "maps": maps, "pooled": pooled}
         if self.segnet is not None:

@@ -1,13 +1,13 @@
 """Finds expressions in long synthetic videos: a run with a neutral class beside a flow-magnitude spotter.
 
     python -m mer_jax.main --config configs/ma2mi.py:scratch,labels=synthetic_6,protocol=kfold \
-        --config.data.name=synthetic_faces/micro_dev --config.data.n_folds=4 --config.ft.sampler=balanced --workdir RUN
+        --config.data.name=synthetic_faces/spotting --config.data.n_folds=4 --workdir RUN
     python -m tests.benchmarks.bench_predict RUN [--seconds 15] [--videos FOLDER]
 
 A video is one person of the generator without a cut: a head that drifts, blinks, light that changes, and events at
 known times, seconds apart. Thresholds and the shortest duration are chosen on videos of persons of the run's own data
-(`micro_dev`; each looked at by the fold that held them out), separately for both methods, by F1; then both are measured
-on persons of `micro`, whom nothing has seen, and on videos of them without any event. An interval is found where its
+(each looked at by the fold that held them out), separately for both methods, by F1; then both are measured on persons
+of `micro`, whom nothing has seen, and on videos of them without any event. An interval is found where its
 overlap (IoU) with a true one is at least 0.5. The spotter: mean TV-L1 flow from the first to the strongest frame of
 the same windows.
 """
@@ -35,7 +35,7 @@ from tfds_builders.synthetic_faces.render import Pose, Renderer, expose
 
 FPS = 100.0
 KNOT = 0.4  # seconds over which head and light wander by what they do in a clip of the data set
-DEVELOPMENT, SCORED = "micro_dev", "micro"
+SCORED = "micro"
 Spans = list[tuple[float, float]]
 
 
@@ -107,7 +107,7 @@ def render(folder: Path, config: str, subject: str, seconds: float, events: bool
             pose = Pose(activation, float(blink[t]), place, float(rotation[t]), float(scale[t]))
             image = expose(renderer.clean(pose), light[t], noise, 0, rng)
             cv2.imwrite(str(frames / f"{t:06d}.png"), image[..., ::-1])
-    dataset = f"synthetic_faces_{config}" if config == DEVELOPMENT else ""
+    dataset = f"synthetic_faces_{config}" if config != SCORED else ""
     recording = Recording(name, frames, FPS, dataset=dataset, subject=subject if dataset else "")
     return Video(recording, tuple((event.onset, event.offset) for event, _ in planned))
 
@@ -158,7 +158,7 @@ def choose(parts: Sequence[Scored], stride: float, window: float) -> tuple[float
 def main() -> None:
     """Renders, looks, chooses, prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run", type=Path, help="a run on micro_dev with a neutral class")
+    parser.add_argument("run", type=Path, help="a run with a neutral class on a set of synthetic_faces, not on micro")
     parser.add_argument("--seconds", type=float, default=15.0, help="of every video")
     parser.add_argument("--people", type=int, default=4, help="videos of each kind")
     parser.add_argument("--videos", type=Path, default=Path("workdir/bench_predict"), help="where they are kept")
@@ -171,7 +171,7 @@ def main() -> None:
         return [render(given.videos, config, subject, given.seconds, events) for subject in who]
 
     kinds = {
-        "development": rendered(DEVELOPMENT, True),
+        "development": rendered(predictor.ensemble.settings.data.name.split("/")[1], True),
         "scored": rendered(SCORED, True),
         "event-free": rendered(SCORED, False),
     }

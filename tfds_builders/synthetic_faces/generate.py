@@ -99,6 +99,8 @@ CONFIGS = {
         _MICRO,
         _MACRO,
         dataclasses.replace(_MICRO, name="micro_dev", cohort="synthetic_dev"),
+        # as many neutral clips as others: what networks that find expressions in videos are trained on
+        dataclasses.replace(_MICRO, name="spotting", cohort="synthetic_spotting", neutral_clips=220),
         dataclasses.replace(
             _MICRO, name="tiny_micro", cohort="synthetic_tiny_micro", persons=5, clips=25,
             rhythm=dataclasses.replace(_MICRO.rhythm, fps=(50.0,)), size=32, neutral_clips=2,
