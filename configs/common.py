@@ -98,6 +98,8 @@ def engine() -> ConfigDict:
             "fold_mode": "auto",  # loop | vmap | auto (timed)
             "chunk_mode": "auto",  # scan | dispatch | auto (dispatch on CPU)
             "folds_per_device": 0,  # 0 = from the device's memory; 1 on CPU
+            "shard_params": False,  # pre-training: parameters and moments are divided over the devices
+            "remat": "none",  # none | products: keeps only products and convolutions for the backward pass
             "chunk_steps": 50,  # steps between two looks of the host
             "save_every": 200,  # steps between two saves
             "evaluate_every": 50,  # steps between two scorings, for select = inner | oracle

@@ -118,7 +118,8 @@ def short_table(found: Mapping[str, Any]) -> str:
 
 def _parameters(place: Path) -> int:
     """Parameters of the recognition network, from any finished fold."""
-    fold = next(iter(sorted(place.glob("checkpoints/**/folds/*/state"))))
+    seeds = ("checkpoints/finetune", "checkpoints/seed_*/finetune")
+    fold = next(iter(sorted(p for where in seeds for p in place.glob(f"{where}/folds/*/state"))))
     return int(sum(np.size(x) for x in jax.tree.leaves(read_arrays(fold.parent)["params"])))
 
 

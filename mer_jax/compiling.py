@@ -67,7 +67,13 @@ def compile_all(settings: Settings, devices: Any) -> list[compiler.Compiled]:
     found = []
     if system.pretrain is not None:
         per_epoch = epoch_steps(_MACRO_CLIPS.value, settings.pre.batch)
-        pre = PretrainSettings(settings.pre.epochs * per_epoch, per_epoch, settings.pre.batch)
+        pre = PretrainSettings(
+            settings.pre.epochs * per_epoch,
+            per_epoch,
+            settings.pre.batch,
+            shard_params=settings.engine.shard_params,
+            remat=settings.engine.remat,
+        )
         found.append(compiler.pretraining(system, pre, _pairs(settings), devices))
     store = shapes.store(system.needs, _CLIPS.value, _FRAMES.value, classes)
     engine, per_epoch = settings.engine, epoch_steps(_CLIPS.value, settings.ft.batch)
@@ -83,6 +89,7 @@ def compile_all(settings: Settings, devices: Any) -> list[compiler.Compiled]:
         fold_mode="loop" if engine.fold_mode == "auto" else engine.fold_mode,
         chunk_mode="scan" if scan else "dispatch",
         folds_per_device=engine.folds_per_device or -(-_FOLDS.value // len(devices)),
+        remat=engine.remat,
     )
     return found + compiler.folds(system, length, store, _CLIPS.value // 2, devices)
 

@@ -15,7 +15,7 @@ import jax
 from absl import app, flags
 
 from mer_jax import startup
-from mer_jax.errors import MerError
+from mer_jax.errors import MerError, UserError
 
 _CONFIG = startup.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; default: workdir/<config>. A run there goes on.")
@@ -49,6 +49,9 @@ def main(_: list[str]) -> None:
         print("mer_jax: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(130)
     except Exception as error:
+        if told := startup.storage_error(error):
+            print(f"mer_jax: {told}", file=sys.stderr, flush=True)
+            os._exit(startup.stop(UserError.exit_code))
         if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
         os._exit(startup.fail(error))

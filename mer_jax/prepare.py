@@ -18,6 +18,7 @@ from mer_jax.evaluation import labels as label_sets
 from mer_jax.evaluation import protocols
 from mer_jax.evaluation.labels import Labelled
 from mer_jax.evaluation.protocols import Fold
+from mer_jax.files import is_remote, path_of
 from mer_jax.training.folds import Folds
 from tfds_builders.build import ensure_built
 
@@ -82,8 +83,15 @@ def open_or_build(names: str, data_dir: str, manual_dir: str) -> ClipSource:
     Raises:
       UserError: a dataset cannot be built.
     """
-    root = Path(data_dir).expanduser() if data_dir else sources.default_data_dir()
-    for name in names.split("+"):
+    root = path_of(data_dir) if data_dir else sources.default_data_dir()
+    try:
+        if not is_remote(root):
+            root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"data.dir {root} cannot be reached ({error.strerror}); expected the folder where datasets are built"
+        ) from None
+    for name in names.split("+") if not is_remote(root) else ():  # nothing is built in a bucket
         if manual_dir or not _is_built(name, root):  # a user's folder may have changed since the last build
             print(f"building {name} in {root}", file=sys.stderr, flush=True)
             ensure_built(name, root, manual_dir or None)

@@ -44,6 +44,8 @@ def pretrain_settings(settings: Any, macro: Macro, seed: int) -> PretrainSetting
         chunk_steps=engine.chunk_steps,
         save_every=engine.save_every,
         seed=seed,
+        shard_params=engine.shard_params,
+        remat=engine.remat,
     )
 
 

@@ -17,6 +17,7 @@ from mer_jax.data import prepared, sampling
 from mer_jax.errors import UserError
 from mer_jax.evaluation import au_metrics, metrics, protocols, results
 from mer_jax.evaluation.measures import Measures
+from mer_jax.files import path_of
 from mer_jax.prepare import Macro, Micro
 from mer_jax.pretraining import epoch_steps, pretrain_settings, shown_batch
 from mer_jax.training import mesh
@@ -60,6 +61,7 @@ def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
         chunk_mode=engine.chunk_mode,
         folds_per_device=engine.folds_per_device,
         seed=seed,
+        remat=engine.remat,
     )
 
 
@@ -195,7 +197,7 @@ def initial_weights(
 
 def _initial_directory(init_from: str, seed: int) -> Path:
     """Where the pre-training of another run, or an imported checkpoint, lies."""
-    root = Path(init_from).expanduser()
+    root = path_of(init_from)
     places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain", root]
     places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
     return next((p for p in places if p.is_dir()), root)

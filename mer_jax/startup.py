@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -18,12 +19,15 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from mer_jax.errors import Preempted, UserError
+from mer_jax.files import is_remote, path_of
 
 # What jax says (there is no class of its own for it) where another process, or the service of process 0, is gone.
 _LOST = re.compile(
     r"Gloo \S+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED|another task died"
 )
+_STORAGE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
+_STORAGE = re.compile("|".join(os.strerror(number) for number in _STORAGE_ERRNO))
 _MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
 
 
@@ -96,17 +100,15 @@ def config_name() -> str:
 
 
 def workdir(given: str | None) -> Path:
-    """The absolute folder of a run; `workdir/<config>` where none is given.
+    """The absolute folder (or gs:// URL) of a run; `workdir/<config>` where none is given.
 
     Raises:
-      UserError: it is a URL.
+      UserError: a URL that checkpoints cannot be written to, or that cannot be reached.
     """
-    if given and "://" in given:
-        raise UserError(
-            f"--workdir is {given!r}; expected a folder. Mount the bucket (launch/README.md says how) and name the "
-            "folder below the mount"
-        )
-    return Path(given or Path("workdir") / config_name()).expanduser().absolute()
+    try:
+        return path_of(given or Path("workdir") / config_name())
+    except UserError as error:
+        raise UserError(f"--workdir {error}") from None
 
 
 def divide_cpu(devices: int) -> None:
@@ -143,7 +145,7 @@ def start_jax(
     if any(given) and not all(given):
         raise UserError("--coordinator, --processes and --process belong together; give all three, or none")
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_compilation_cache_dir", cache if is_remote(cache) else str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_threefry_partitionable", True)
     waits: dict[str, Any] = {"heartbeat_timeout_seconds": process_timeout}
@@ -190,6 +192,25 @@ def stop(code: int) -> int:
         leaving.start()
         leaving.join(_MISTAKE_SECONDS if code == UserError.exit_code else None)
     return code
+
+
+def storage_error(error: BaseException) -> str | None:
+    """What to tell of an error whose cause is a file system that is full, read-only or gone; None for any other error.
+
+    Orbax and TensorStore wrap such errors in others, or put them into words.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        reason = _STORAGE.search(str(cause))
+        if reason or (isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO):
+            name = getattr(cause, "filename", None)
+            said = reason[0] if reason else os.strerror(getattr(cause, "errno", 0) or 0)
+            return (
+                f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. Make room, or the file system "
+                "writable, and run the same command again"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def fail(error: Exception) -> int:

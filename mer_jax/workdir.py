@@ -16,11 +16,14 @@ import jax
 
 from mer_jax import __version__
 from mer_jax.errors import UserError
-from mer_jax.files import read_json, write_json
+from mer_jax.files import is_remote, read_json, write_json
 from mer_jax.training import mesh
 
-# Where things are and which part is run now: these may differ between two starts of one run.
-FREE = ("stages", "eval.apex", "data.dir", "data.manual_dir", "data.macro_manual_dir")
+# Where things are, which part is run now, how it fits: these may differ between two starts of one run.
+FREE = (
+    "stages", "eval.apex", "data.dir", "data.manual_dir", "data.macro_manual_dir",
+    "engine.shard_params", "engine.remat",
+)  # fmt: skip
 IDENTITY = ("fingerprints", "split_hash")  # facts that a resumed run must find as they were
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 
@@ -37,10 +40,14 @@ class Workdir:
         self.root, self._seeds = root, seeds
         try:
             root.mkdir(parents=True, exist_ok=True)
-            (root / ".writable").touch()
-            (root / ".writable").unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir {root} cannot be written ({error.strerror}); choose another folder") from None
+            mark = root / f".writable-{jax.process_index()}"
+            mark.write_bytes(b"")
+            mark.unlink(missing_ok=True)
+        except Exception as error:  # a remote file system raises what it likes
+            if not isinstance(error, OSError) and not is_remote(root):
+                raise
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"--workdir {root} cannot be written ({reason}); choose another folder") from None
 
     def checkpoints(self, seed: int, *parts: str) -> Path:
         """`checkpoints/...` of a seed; `checkpoints/seed_<n>/...` where the run has several."""

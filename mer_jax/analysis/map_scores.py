@@ -96,7 +96,7 @@ def read_scores(path: Path) -> MapScores:
     Raises:
       UserError: other columns, or a cell that is no number; names file and row.
     """
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.StringIO(path.read_text(encoding="utf-8"), newline="") as file:
         reader = csv.reader(file)
         head, rows = next(reader, []), list(reader)
     if tuple(head) != (*COLUMNS, *VALUES):

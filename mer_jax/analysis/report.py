@@ -23,7 +23,7 @@ from mer_jax.analysis.published_table import published_results
 from mer_jax.data.pairs import COUNTERS
 from mer_jax.evaluation import calibration
 from mer_jax.evaluation.scores import ORACLE_BRAND, person_scores
-from mer_jax.files import atomic_open
+from mer_jax.files import atomic_open, path_of
 
 HEALTH = ("R", "R_shuf", "R_null", "R_linear", "R_linear_code")
 _HEALTH_CHART = "R on held-out pairs"
@@ -48,7 +48,7 @@ def write_report(workdir: Path | str) -> Path:
     Raises:
       UserError: see `open_run`.
     """
-    workdir = Path(workdir).expanduser().resolve()
+    workdir = path_of(workdir)
     run = open_run(workdir)
     page = Page(workdir / "figures")
     _head(page, run)
@@ -246,6 +246,8 @@ def _equals_loss(quantities: Mapping[str, list[Curve]], name: str) -> bool:
 def _pictures(page: Page, run: Run) -> None:
     drawn_by = pictures.of(str(run.config.get("system")))
     for picture in drawn_by.pictures(run.panels) if drawn_by and run.panels else ():
+        if picture.name == "heat_maps" and (run.workdir / MAPS).exists():
+            continue  # `--maps` shows the same, beside what it has to be compared with
         page.heading(picture.heading)
         image = page.figure(picture.name, picture.figure, picture.caption, picture.wide)
         page.add(image if picture.wide else f'<div class="two">{image}</div>')
@@ -257,10 +259,10 @@ def _looked_at(page: Page, run: Run) -> None:
     """What `--maps` and `--features` found, where they were asked for."""
     maps, scores, features = (run.workdir / name for name in (MAPS, SCORES, FEATURES))
     if maps.exists() and scores.exists():
-        with np.load(maps, allow_pickle=False) as file:
+        with maps.open("rb") as content, np.load(content, allow_pickle=False) as file:
             maps_section(page, {name: file[name] for name in file.files}, read_scores(scores))
     if features.exists() and run.metrics is not None:
-        with np.load(features, allow_pickle=False) as file:
+        with features.open("rb") as content, np.load(content, allow_pickle=False) as file:
             features_section(page, {name: file[name] for name in file.files}, run.metrics["classes"])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mer_jax import files
 from mer_jax.data import align, motion
 from mer_jax.data.clips import ClipTable
 from mer_jax.data.magnify import Magnification, magnify_store
@@ -18,7 +19,7 @@ from mer_jax.data.store import ClipStore, build_store
 
 def data_dir(settings: Any) -> Path:
     """Where the datasets of a run are."""
-    return Path(settings.data.dir).expanduser() if settings.data.dir else default_data_dir()
+    return files.path_of(settings.data.dir) if settings.data.dir else default_data_dir()
 
 
 def clip_store(
@@ -88,4 +89,5 @@ def landmarks_at(settings: Any, source: ClipSource, row: int, position: int) -> 
 
 def _cache(settings: Any) -> MotionCache:
     """What is computed once for all runs: motion targets, magnified clips."""
-    return MotionCache(data_dir(settings) / "motion")
+    root = data_dir(settings)
+    return MotionCache((files.local_cache() if files.is_remote(root) else root) / "motion")

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mer_jax import files
 from mer_jax.data import frames as frames_lib
 from mer_jax.data import index as index_lib
+from mer_jax.data import remote
 from mer_jax.data.clips import ClipRecord, ClipTable
 from mer_jax.data.index import Index
 from mer_jax.errors import UserError
@@ -171,7 +173,7 @@ def open_records(directory: Path) -> Any:
 
 def default_data_dir() -> Path:
     """Where datasets are built and found unless said otherwise: `$MER_JAX_DATA`, else `~/.cache/mer_jax/data`."""
-    return Path(os.environ.get("MER_JAX_DATA") or "~/.cache/mer_jax/data").expanduser()
+    return files.path_of(os.environ.get("MER_JAX_DATA") or files.local_cache())
 
 
 def open_dataset(name: str, data_dir: Path | str | None = None) -> ClipSource:
@@ -179,13 +181,15 @@ def open_dataset(name: str, data_dir: Path | str | None = None) -> ClipSource:
 
     Args:
       name: `dataset` or `dataset/config`, as given to `python -m tfds_builders.build`.
-      data_dir: where datasets are built; None for `default_data_dir()`.
+      data_dir: where datasets are built, a folder or a URL; None for `default_data_dir()`.
 
     Raises:
       UserError: the dataset is not built there, the name lacks its config, or files are damaged.
     """
-    root = default_data_dir() if data_dir is None else Path(data_dir)
+    root = default_data_dir() if data_dir is None else files.path_of(data_dir)
     directory = find_directory(name, root)
+    if files.is_remote(directory):
+        directory = remote.local_copy(directory)
     marker = index_lib.read_marker(directory)
     assert marker is not None
     index_lib.check_files(directory, marker)
@@ -228,14 +232,21 @@ def find_directory(name: str, data_dir: Path) -> Path:
         raise UserError(f"dataset {name!r} has several configs; say which: {listed}")
     near = difflib.get_close_matches(name, built_datasets(data_dir), n=1)
     hint = f" (built there: did you mean {near[0]!r}?)" if near else ""
+    if files.is_remote(data_dir):
+        raise UserError(
+            f"dataset {name!r} is not in {data_dir}; build it in a folder (python -m tfds_builders.build {name} "
+            f"--data_dir FOLDER) and copy that: gcloud storage cp -r FOLDER/{name.split('/')[0]} {data_dir}/"
+        )
     raise NotBuiltError(
         f"dataset {name!r} is not built in {data_dir}{hint}; run: python -m tfds_builders.build {name}{flag}"
     )
 
 
 def built_datasets(data_dir: Path) -> list[str]:
-    """Names of all finished datasets below a directory."""
+    """Names of all finished datasets below a directory; none for a URL, where looking takes long."""
     names = set()
+    if files.is_remote(data_dir):
+        return []
     for pattern in ("*/*", "*/*/*"):
         for marker in data_dir.glob(f"{pattern}/{index_lib.MARKER}"):
             name = marker.parent.parent.relative_to(data_dir)

@@ -26,7 +26,7 @@ from mer_jax.errors import UserError
 from mer_jax.evaluation.datasets import canonical
 from mer_jax.evaluation.labels import used
 from mer_jax.evaluation.results import Predictions
-from mer_jax.files import atomic_open
+from mer_jax.files import atomic_open, path_of
 
 _BASE = "synthetic_faces_base"
 ROLES = ("train", "val", "test")
@@ -372,7 +372,7 @@ def read_splits(path: str | pathlib.Path) -> dict[str, dict[str, tuple[str, ...]
     Raises:
       UserError: other columns, or a role that there is not; names file and row.
     """
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.StringIO(path_of(path).read_text(encoding="utf-8"), newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != SPLIT_COLUMNS:
             raise UserError(f"{path}, row 1: found {reader.fieldnames}; expected {','.join(SPLIT_COLUMNS)}")

@@ -21,7 +21,7 @@ import numpy as np
 from mer_jax.data.clips import ClipTable
 from mer_jax.errors import UserError
 from mer_jax.evaluation.datasets import person_of
-from mer_jax.files import atomic_open, write_json
+from mer_jax.files import atomic_open, path_of, write_json
 
 KEYS = ("seed", "fold", "dataset", "subject", "clip")
 TASKS = ("emotion", "au")
@@ -212,7 +212,7 @@ def read_predictions(path: str | pathlib.Path, classes: Sequence[str] | None = N
       UserError: no such file, unknown or missing column, a cell that does not fit, a clip twice. The message names
         file, row (1 is the header) and column.
     """
-    path = pathlib.Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a predictions.csv of a run")
     try:
@@ -335,7 +335,7 @@ def read_metrics(path: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, not JSON, or without the fields that every run writes.
     """
-    path = pathlib.Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected the metrics.json of a run")
     try:

@@ -11,7 +11,6 @@ temporary name and renames, so a checkpoint that exists is whole.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mer_jax.errors import UserError
+from mer_jax.files import is_remote, refresh, remove_tree
 from mer_jax.training import mesh
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it touches
+
+
+_DAMAGED = "If it is damaged, delete that folder: what it held is then done again"
 
 
 class Rolling:
@@ -40,8 +43,11 @@ class Rolling:
         self.directory = directory
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         if jax.process_index() == 0 and directory.is_dir():
-            for half in directory.glob("*.orbax-checkpoint-tmp*"):  # of a start that was killed while saving
-                shutil.rmtree(half, ignore_errors=True)
+            halves = directory.glob("*.orbax-checkpoint-tmp*")
+            if is_remote(directory):
+                halves = (p for p in directory.iterdir() if p.name.isdigit() and not _is_whole(p))
+            for half in list(halves):  # of a start that was killed while saving
+                remove_tree(half)
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; `state` may be donated once this returns. A step that exists is left alone."""
@@ -65,7 +71,7 @@ class Rolling:
         """Blocks until saves in flight are on disk, then drops older ones; raises what went wrong."""
         self._checkpointer.wait_until_finished()
         for step in sorted(self._steps())[:-1] if jax.process_index() == 0 else []:
-            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+            remove_tree(self.directory / str(step))
 
     def close(self) -> None:
         """Waits and releases threads."""
@@ -73,9 +79,7 @@ class Rolling:
         self._checkpointer.close()
 
     def _steps(self) -> list[int]:
-        if not mesh.is_writer() or not self.directory.is_dir():
-            return []
-        return [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
+        return _steps(self.directory) if mesh.is_writer() else []
 
 
 class Finished:
@@ -96,10 +100,11 @@ class Finished:
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint is whole, as this process sees it."""
-        return self.path(name).is_dir()
+        return _is_whole(self.path(name))
 
     def which(self, names: Sequence[str]) -> set[str]:
         """Those whose checkpoints are whole, as process 0 sees them; to be called by all processes."""
+        refresh(self.directory)
         whole = mesh.agree_on(np.array([mesh.is_writer() and self.exists(name) for name in names], bool))
         return {name for name, is_whole in zip(names, whole, strict=True) if is_whole}
 
@@ -126,7 +131,7 @@ def read_arrays(path: Path) -> Any:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             return reader.restore(path / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except Exception as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}. {_DAMAGED}") from error
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -139,14 +144,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         with _reader(ocp.JsonCheckpointHandler) as reader:
             return dict(reader.restore(path / "meta", args=ocp.args.JsonRestore()))
     except Exception as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}. {_DAMAGED}") from error
 
 
 def finished_state(directory: Path) -> Path | None:
     """The checkpoint of a stage that came to its end (meta "finished") among `<directory>/<step>`, or None."""
-    if not directory.is_dir():
-        return None
-    steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
+    steps = sorted(_steps(directory), reverse=True)
     if steps and read_meta(directory / str(steps[0]))["finished"]:
         return directory / str(steps[0])
     return None
@@ -163,6 +166,19 @@ def read_variables(checkpoint: Path) -> dict[str, Any]:
     """Variables of a training state on disk: the moving average of the parameters where there is one."""
     state = read_arrays(checkpoint)
     return {"params": state.get("ema") or state["params"], **state.get("collections", {})}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint was written; in a bucket, where nothing can be renamed, orbax marks it."""
+    return checkpoint.is_dir() and (not is_remote(checkpoint) or ocp.utils.is_checkpoint_finalized(checkpoint))
+
+
+def _steps(directory: Path) -> list[int]:
+    """Numbers of the whole checkpoints in a directory."""
+    refresh(directory)
+    if not directory.is_dir():
+        return []
+    return [int(p.name) for p in directory.iterdir() if p.name.isdigit() and _is_whole(p)]
 
 
 def _reader(handler: Any) -> ocp.Checkpointer:

@@ -17,6 +17,7 @@ from mer_jax.errors import UserError
 from mer_jax.training import draws, mesh
 from mer_jax.training.programs import Programs
 from mer_jax.training.state import TrainState, Variables
+from mer_jax.training.step import check_remat
 
 FOLD_MODES = ("auto", "loop", "vmap")
 CHUNK_MODES = ("auto", "scan", "dispatch")
@@ -41,6 +42,7 @@ class FoldSettings:
         Systems with buckets are dispatched: their steps differ in shape.
       folds_per_device: 0 chooses from the device's memory (CPU: 1).
       seed: of this training.
+      remat: see `step.make_step`.
     """
 
     steps: int
@@ -54,8 +56,10 @@ class FoldSettings:
     chunk_mode: str = "auto"
     folds_per_device: int = 0
     seed: int = 0
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        check_remat(self.remat)
         for field, allowed in (("fold_mode", FOLD_MODES), ("chunk_mode", CHUNK_MODES)):
             if getattr(self, field) not in allowed:
                 raise UserError(f"engine.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
@@ -188,9 +192,13 @@ class FoldEngine:
         found: dict[str, Any] = mesh.fetch(self._programs.evaluate(variables, placed, self.store, bucket))
         return found
 
+    def lower(self) -> Any:
+        """The largest step of a wave, lowered; what its compiler says is of one device."""
+        return self._lower(self._programs)[0]
+
     def step_bytes(self) -> int:
         """Memory of one step of a wave on one device, from its compiled program: states, store and temporaries."""
-        memory, _ = self._memory(self._programs)
+        memory = self.lower().compile().memory_analysis()
         return int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
 
     def pick(self, variables: Variables, place: int) -> Variables:
@@ -231,19 +239,19 @@ class FoldEngine:
     def _used_buckets(self) -> list[int]:
         return sorted(set(self.buckets.of_clip.tolist())) if self.buckets else [0]
 
-    def _memory(self, programs: Programs) -> tuple[Any, Any]:
-        """Compiled memory of the largest step of a wave, and the shapes of the wave's states."""
+    def _lower(self, programs: Programs) -> tuple[Any, Any]:
+        """The largest step of a wave, lowered, and the shapes of the wave's states."""
         masks, keys = self._inputs(self.folds.names[: programs.wave_size], programs.wave_size)
         states = jax.eval_shape(programs.init, masks, keys, self.store, self._previous)
         step = np.int32(0)
         lowered = programs.chunk.lower(states, masks, keys, self.store, step, step, 1, self._used_buckets()[-1])
-        return lowered.compile().memory_analysis(), states
+        return lowered, states
 
     def _fitting_folds(self, settings: FoldSettings) -> int:
         """Folds per device that fit into 80 % of its memory, from the compiled step of one fold."""
-        memory, states = self._memory(
-            self._compile(dataclasses.replace(settings, folds_per_device=1, fold_mode="loop"))
-        )
+        one = dataclasses.replace(settings, folds_per_device=1, fold_mode="loop")
+        lowered, states = self._lower(self._compile(one))
+        memory = lowered.compile().memory_analysis()
         stats = jax.local_devices()[0].memory_stats() or {}
         own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // self.mesh.size
         free = 0.8 * (stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, FOLD = "data", "fold"
+SMALL = 2**12  # entries; a smaller leaf costs more to collect than to keep everywhere
 
 
 def make_mesh(axis: str) -> Mesh:
@@ -41,17 +43,43 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Global arrays from host arrays of which every process holds the whole."""
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """A sharding for each leaf, so that no device holds more than its share of the large ones (FSDP, ZeRO).
 
-    def one(x: Any) -> jax.Array:
+    A leaf is divided along its largest axis among those that divide by the number of devices, the last one of equals;
+    leaves of fewer than SMALL entries, and those without such an axis, are whole on every device.
+
+    Args:
+      tree: arrays or shapes.
+      mesh: one-dimensional.
+    """
+
+    def one(x: Any) -> NamedSharding:
+        able = [(n, axis) for axis, n in enumerate(x.shape) if n % mesh.size == 0]
+        if not able or math.prod(x.shape) < SMALL:
+            return replicated(mesh)
+        return NamedSharding(mesh, PartitionSpec(*[None] * max(able)[1], mesh.axis_names[0]))
+
+    return jax.tree.map(one, tree)
+
+
+def put(tree: Any, sharding: Any) -> Any:
+    """Global arrays from host arrays of which every process holds the whole.
+
+    Args:
+      tree: of arrays.
+      sharding: one, or a tree of one a leaf.
+    """
+
+    def one(x: Any, sharding: NamedSharding) -> jax.Array:
         if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = one(jax.random.key_data(x))
-            return jax.random.wrap_key_data(data)
+            return jax.random.wrap_key_data(one(jax.random.key_data(x), sharding))
         host = np.asarray(x)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
-    return jax.tree.map(one, tree)
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda x: one(x, sharding), tree)
+    return jax.tree.map(one, tree, sharding)
 
 
 def put_local(tree: Any, sharding: NamedSharding) -> Any:

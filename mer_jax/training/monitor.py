@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mer_jax.errors import NonFiniteError
+from mer_jax.files import is_remote
+
+_LOG = "log.jsonl"
+_UPLOAD_SECONDS = 60.0
 
 
 class Monitor:
     """Writes one line a look. Only the writing process creates files and prints; the others stay silent.
 
     Args:
-      workdir: where `log.jsonl` and the TensorBoard events go.
+      workdir: where `log.jsonl` and the TensorBoard events go. Objects of a bucket cannot be appended to: for a URL
+        both are kept here and uploaded once a minute and at the end.
       writer: whether this process writes.
     """
 
     def __init__(self, workdir: Path, writer: bool = True) -> None:
         self._writer = writer
         self._log = None
+        self._remote: Path | None = workdir if is_remote(workdir) else None
         if writer:
             from tensorboardX import SummaryWriter  # only a writing process needs it
 
-            path = workdir / "log.jsonl"
+            folder = Path(tempfile.mkdtemp(prefix="mer_jax_log_")) if self._remote else workdir
+            path = self._path = folder / _LOG
+            if self._remote and (self._remote / _LOG).exists():
+                path.write_bytes((self._remote / _LOG).read_bytes())
             self._log = open(path, "a", encoding="utf-8")  # noqa: SIM115
             self._log.truncate(path.read_bytes().rfind(b"\n") + 1)  # a killed run's last line may be half a line
-            self._board = SummaryWriter(str(workdir), max_queue=100)
-        self._printed = 0.0
+            self._board = SummaryWriter(str(folder), max_queue=100)
+        self._printed = self._uploaded = 0.0
 
     def look(self, stage: str, seed: int, step: int, metrics: Mapping[str, float], **where: Any) -> None:
         """Records the metrics of a look; `where` adds fields such as the fold."""
@@ -43,6 +54,8 @@ class Monitor:
         prefix = "/".join([stage, f"seed{seed}", *map(str, where.values())])
         for name, value in metrics.items():
             self._board.add_scalar(f"{prefix}/{name}", value, step)
+        if self._remote and time.monotonic() - self._uploaded >= _UPLOAD_SECONDS:
+            self._upload()
 
     def say(self, text: str) -> None:
         """Prints a line at once."""
@@ -60,6 +73,15 @@ class Monitor:
         if self._log is not None:
             self._log.close()
             self._board.close()
+            if self._remote:
+                self._upload()
+                shutil.rmtree(self._path.parent, ignore_errors=True)
+
+    def _upload(self) -> None:
+        assert self._remote is not None
+        for file in self._path.parent.iterdir():
+            (self._remote / file.name).write_bytes(file.read_bytes())
+        self._uploaded = time.monotonic()
 
 
 class Rate:

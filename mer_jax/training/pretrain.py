@@ -1,7 +1,8 @@
 """Pre-training on a stream: one network, the batch divided over every device there is.
 
 jit over a mesh with the axis `data`: the step is written for the global batch, so the loss, the gradients and the
-BatchNorm statistics are those of the global batch, on one device or on a pod.
+BatchNorm statistics are those of the global batch, on one device or on a pod. Parameters, moments and averages are
+whole on every device, or divided over them too (`PretrainSettings.shard_params`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mer_jax.training import mesh, optimizer
 from mer_jax.training.checkpoint import Rolling, nest, unflatten
 from mer_jax.training.monitor import Monitor, Rate, check_finite
 from mer_jax.training.state import TrainState, Variables
-from mer_jax.training.step import initial_variables, make_step
+from mer_jax.training.step import check_remat, initial_variables, make_step
 
 
 class Stream(Protocol):
@@ -41,6 +42,9 @@ class PretrainSettings:
       chunk_steps: steps between two looks of the host.
       save_every: steps between two saves, a multiple of chunk_steps.
       seed: of this training.
+      shard_params: divides large parameters, their moments and averages over the devices (`mesh.spread`): a step
+        gathers the parameters, and each device updates its share with its share of the gradients.
+      remat: see `step.make_step`.
     """
 
     steps: int
@@ -49,8 +53,11 @@ class PretrainSettings:
     chunk_steps: int = 50
     save_every: int = 200
     seed: int = 0
+    shard_params: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        check_remat(self.remat)
         if min(self.batch, self.chunk_steps, self.save_every) < 1 or self.save_every % self.chunk_steps:
             raise UserError(
                 f"pre.batch, engine.chunk_steps and engine.save_every are {self.batch}, {self.chunk_steps} and "
@@ -75,27 +82,47 @@ class PretrainEngine:
                 f"pre.batch is {settings.batch}; expected a multiple of the {self.mesh.size} devices it is divided over"
             )
         self._tx = optimizer.build(self.stage.optimizer, settings.steps, settings.steps_per_epoch)
-        self._step = make_step(self.stage, self._tx)
+        divide = (self._gather, self._scatter) if settings.shard_params else ()
+        self._step = make_step(self.stage, self._tx, settings.remat, *divide)
         self._key = jax.random.key_data(jax.random.key(settings.seed, impl="threefry2x32"))
+        self.layout: Any = None  # where the leaves of a state lie; known once a batch has been seen, as the next two
+        self._init: Any = None
+        self._train: Any = None
+
+    def _lay_out(self, one: Any, constants: Any) -> TrainState:
+        """Decides where the state of batches like this one lies; returns its shapes, with their shardings."""
         whole, divided = mesh.replicated(self.mesh), mesh.split(self.mesh)
-        self._init = jax.jit(self._init_global, out_shardings=whole)
-        self._train = jax.jit(
-            self._train_global, in_shardings=(whole, divided, whole), out_shardings=whole, donate_argnums=0
-        )
+        shapes = jax.eval_shape(self._init_global, one, constants)
+        if self.layout is None:
+            sharded = self.settings.shard_params
+            self.layout = mesh.spread(shapes, self.mesh) if sharded else jax.tree.map(lambda _: whole, shapes)
+            self._init = jax.jit(self._init_global, out_shardings=self.layout)
+            placed = (self.layout, divided, whole)
+            results = (self.layout, whole)
+            self._train = jax.jit(self._train_global, in_shardings=placed, out_shardings=results, donate_argnums=0)
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.layout)
+
+    def _gather(self, params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, mesh.replicated(self.mesh))
+
+    def _scatter(self, gradients: Any) -> Any:
+        return jax.lax.with_sharding_constraint(gradients, self.layout.params)
 
     def init(self, batch: dict[str, np.ndarray], constants: Any) -> TrainState:
         """A fresh state for batches like this one, around the fitted collection "constants" (empty: none)."""
-        return self._init(jax.tree.map(lambda x: x[:1], batch), constants)
+        one = jax.tree.map(lambda x: x[:1], batch)
+        self._lay_out(one, constants)
+        return self._init(one, constants)
 
     def train(self, state: TrainState, batch: dict[str, np.ndarray], step: int) -> tuple[TrainState, Any]:
         """One step on this process's slice of the global batch; donates the state."""
         arrays = mesh.put_local(batch, mesh.split(self.mesh))
         return self._train(state, arrays, np.int32(step))
 
-    def lower(self, batch: Any) -> Any:
+    def lower(self, batch: Any, constants: Any = None) -> Any:
         """The step for global batches of these shapes (`jax.ShapeDtypeStruct`), lowered; nothing is run."""
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch)
-        state = jax.eval_shape(self._init_global, one, {})
+        state = self._lay_out(one, constants or {})
         return self._train.lower(state, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
     def prepare(self, batch: dict[str, np.ndarray], train: bool = False) -> Any:
@@ -166,7 +193,7 @@ def pretrain(
     fitted = nest(arrays).get("collections", {}).get("constants", {}) if start else constants()
     state = engine.init(stream(0), fitted)
     if start:
-        state = mesh.put(unflatten(jax.eval_shape(lambda: state), arrays), mesh.replicated(engine.mesh))
+        state = mesh.put(unflatten(jax.eval_shape(lambda: state), arrays), engine.layout)
         monitor.say(f"pre-training goes on from step {start} of {settings.steps}")
     rate = Rate(settings.steps, start)
     with stream.iterate(start, settings.steps) as batches:

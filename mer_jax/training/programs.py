@@ -34,7 +34,7 @@ class Programs:
             system, system.finetune, settings, fold_mesh, buckets
         )  # fmt: skip
         self._tx = optimizer.build(self.stage.optimizer, settings.steps, settings.steps_per_epoch)
-        self._step = make_step(self.stage, self._tx)
+        self._step = make_step(self.stage, self._tx, settings.remat)
         self._predict = make_predict(system, self.stage)
         self._epochs = draws.epochs_touched(settings.batch, smallest)
 

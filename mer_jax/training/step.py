@@ -10,12 +10,15 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import primitives
 
+from mer_jax.errors import UserError
 from mer_jax.training.state import TrainState, Variables
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
 STATISTICS = "batch_stats"  # the only collection that training changes
+REMAT = ("none", "products")
 
 
 def initial_variables(stage: Any, batch: Any, key: jax.Array) -> Variables:
@@ -23,11 +26,39 @@ def initial_variables(stage: Any, batch: Any, key: jax.Array) -> Variables:
     return dict(stage.module.init({"params": key, "dropout": key}, batch, False))
 
 
-def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
+def check_remat(remat: str) -> None:
+    """Refuses an unknown way of rematerialisation."""
+    if remat not in REMAT:
+        raise UserError(f"engine.remat is {remat!r}; expected one of {', '.join(REMAT)}")
+
+
+def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive in (primitives.dot_general_p, primitives.conv_general_dilated_p)
+
+
+def _unchanged(tree: Any) -> Any:
+    return tree
+
+
+def make_step(
+    stage: Any,
+    tx: optax.GradientTransformation,
+    remat: str = "none",
+    gather: Callable[[Any], Any] = _unchanged,
+    scatter: Callable[[Any], Any] = _unchanged,
+) -> Step:
     """The training step of a stage (`systems.base.Stage`).
 
     The loss is the mean over the batch, weighted by `batch["weight"]` [B] where present. A step whose weights are all
     zero changes neither parameters, moments nor statistics.
+
+    Args:
+      stage: see above.
+      tx: its optimizer.
+      remat: what the backward pass keeps of the forward pass: none = everything that it needs; products = the results
+        of matrix products and convolutions, all else (norms, activations, attention weights) is computed again.
+      gather: applied to the parameters inside the forward pass, so that with `remat` gathered ones are not kept either.
+      scatter: applied to the gradients.
 
     Returns:
       `(state, batch, key) -> (state, metrics)`; metrics are scalars: "loss", the objective's terms, "gradient_norm",
@@ -36,9 +67,8 @@ def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
 
     def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics, jax.Array]]:
-            outputs, changed = stage.module.apply(
-                {"params": params, **state.collections}, batch, True, rngs={"dropout": key}, mutable=[STATISTICS]
-            )
+            variables = {"params": gather(params), **state.collections}
+            outputs, changed = stage.module.apply(variables, batch, True, rngs={"dropout": key}, mutable=[STATISTICS])
             loss, terms = stage.objective(outputs, batch)
             chex.assert_rank([loss, *terms.values()], 1)  # one number an example
             weight = batch.get("weight", jnp.ones_like(loss))
@@ -49,7 +79,9 @@ def make_step(stage: Any, tx: optax.GradientTransformation) -> Step:
 
             return mean(loss), (changed, {name: mean(term) for name, term in terms.items()}, total)
 
-        (loss, (changed, terms, total)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        kept = jax.checkpoint(loss_fn, policy=_is_product) if remat == "products" else loss_fn
+        (loss, (changed, terms, total)), gradients = jax.value_and_grad(kept, has_aux=True)(state.params)
+        gradients = scatter(gradients)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = stage.optimizer.ema

@@ -35,6 +35,7 @@ _COLLECTIVE = re.compile(
     r"= (?P<shape>\(?[^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
     r"(?P<start>-start)?\("
 )
+_COMMENT = re.compile(r"/\*.*?\*/")  # "/*index=5*/" in long tuples
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -154,7 +155,7 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
     permutation list their operands before their results.
     """
     found: dict[str, tuple[int, int]] = {}
-    for match in _COLLECTIVE.finditer(text):
+    for match in _COLLECTIVE.finditer(_COMMENT.sub("", text)):
         sizes = [
             _BYTES.get(kind, 1) * math.prod(int(n) for n in shape.split(",") if n)
             for kind, shape in _ARRAY.findall(match["shape"])

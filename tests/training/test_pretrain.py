@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -26,9 +27,9 @@ class Stop:
         return self.calls == self.at
 
 
-def run(directory, stop=None, stream=None, health=None, constants=dict):
+def run(directory, stop=None, stream=None, health=None, constants=dict, system=None, settings=SETTINGS):
     directory.mkdir(parents=True, exist_ok=True)
-    engine = pretrain.PretrainEngine(toy.ToySystem(), SETTINGS)
+    engine = pretrain.PretrainEngine(system or toy.ToySystem(), settings)
     rolling, monitor = checkpoint.Rolling(directory / "pretrain"), Monitor(directory)
     try:
         stream = stream or toy.Stream(SETTINGS.batch)
@@ -47,6 +48,19 @@ def reference(tmp_path_factory):
 def assert_close(a, b, tolerance):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert np.abs(x - y).max() <= tolerance * np.abs(y).max()
+
+
+def test_rematerialisation_changes_nothing_but_is_in_the_program(tmp_path, reference):
+    again = dataclasses.replace(SETTINGS, remat="products")
+    assert_close(run(tmp_path, settings=again), reference, 1e-5)
+    batch = toy.Stream(SETTINGS.batch)(0)
+    kept = [
+        str(jax.make_jaxpr(engine._train_global)(engine.init(batch, {}), batch, 0)).count("remat")
+        for engine in (pretrain.PretrainEngine(toy.ToySystem(), s) for s in (SETTINGS, again))
+    ]
+    assert kept[0] == 0 < kept[1]
+    with pytest.raises(UserError, match=r"engine\.remat is 'all'; expected one of none, products"):
+        dataclasses.replace(SETTINGS, remat="all")
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
@@ -97,6 +111,20 @@ def test_devices_and_processes_agree_with_one_device(tmp_path, reference, proces
         assert worker.returncode == 0, stderr
     pretrained = checkpoint.read_arrays(tmp_path / "pretrain" / "pretrain" / "20")
     assert_close({"params": pretrained["params"], **pretrained["collections"]}, reference, 1e-4)
+    # divided over the devices, and computed again in the backward pass: the same, and it opens on one device
+    expected = run(tmp_path / "wide", system=toy.WideSystem())
+    sharded = tmp_path / "sharded" / "pretrain" / "20"
+    assert_close(checkpoint.read_arrays(sharded)["params"], expected["params"], 1e-4)
+    if processes == 1:
+        sent = json.loads((tmp_path / "sent.json").read_text())
+        assert sent.pop("folds0") == sent.pop("folds1") == {}  # folds know nothing of each other
+        weights = 4 * sum(x.size for x in jax.tree.leaves(expected["params"]))
+        # gradients and a few scalars are summed, once, and nothing else is sent
+        assert set(sent["whole"]) == {"all-reduce"}
+        assert weights <= sent["whole"]["all-reduce"][1] <= weights + 64
+        # the one large leaf is collected; its gradient may be summed whole, or sent in shares
+        assert {"all-gather"} <= set(sent["sharded"]) <= {"all-gather", "all-reduce", "reduce-scatter"}
+        assert sent["sharded"]["all-gather"][1] >= 4 * 192 * 64
     # the folds of the same processes against folds one by one on one device
     for name, expected in toy_folds(tmp_path / "one").items():
         assert_close(checkpoint.read_arrays(tmp_path / "folds" / "folds" / name), expected, 1e-4)

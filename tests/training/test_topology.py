@@ -17,7 +17,7 @@ from tests.training import test_pretrain, test_waves, toy
 ROOT = Path(__file__).parents[2]
 TEXT = """
   %all-reduce.3 = f32[16,8]{1,0:T(8,128)} all-reduce(%fusion.7), channel_id=1, replica_groups={{0,1}}
-  %all-reduce-start = (f32[4]{0}, bf16[2,2]{1,0}) all-reduce-start(%a, %b), channel_id=2
+  %all-reduce-start = (f32[4]{0}, /*index=1*/bf16[2,2]{1,0}) all-reduce-start(%a, %b), channel_id=2
   %all-reduce-done = (f32[4]{0}, bf16[2,2]{1,0}) all-reduce-done(%all-reduce-start)
   %ag = (f32[4]{0:T(128)}, f32[64]{0:T(256)}) all-gather-start(%c), dimensions={0}
   %agd = f32[64]{0:T(256)} all-gather-done(%ag)

@@ -68,6 +68,23 @@ class ToySystem(Defaults):
         return {"image": image, "label": example["label"], "weight": example["weight"]}
 
 
+class Wide(nn.Module):
+    """Leaves that divide among 8 devices, and some that do not."""
+
+    @nn.compact
+    def __call__(self, batch, train):
+        x = batch["image"].reshape(len(batch["image"]), -1)
+        x = nn.LayerNorm()(nn.gelu(nn.Dense(64)(x)))
+        return {"logits": nn.Dense(CLASSES)(x)}
+
+
+@dataclasses.dataclass(frozen=True)
+class WideSystem(ToySystem):
+    @property
+    def pretrain(self):
+        return Stage(module=Wide(), objective=objective, optimizer=self.optimizer)
+
+
 def store(n=20, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, CLASSES, n).astype(np.int32)

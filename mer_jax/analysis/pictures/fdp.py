@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from mer_jax.analysis import figures
 from mer_jax.analysis.figures import PALETTE
 from mer_jax.analysis.pictures.base import Picture, Tested
-from mer_jax.data import align, sampling
+from mer_jax.data import align, prepared, sampling
 from mer_jax.data import source as sources
 from mer_jax.data.store import build_store
 from mer_jax.evaluation.metrics import percentile_interval, person_weights
@@ -96,9 +95,8 @@ def arrays(tested: Tested) -> dict[str, np.ndarray]:
 def _without_expression(tested: Tested) -> tuple[Any, np.ndarray]:
     """A store of the data sets' clips without an expression, and their persons; nothing where there are none."""
     data = tested.settings.data
-    root = Path(data.dir).expanduser() if data.dir else sources.default_data_dir()
     try:
-        source = sources.open_datasets(data.name.split("+"), root)
+        source = sources.open_datasets(data.name.split("+"), prepared.data_dir(tested.settings))
     except sources.NotBuiltError:
         return None, np.array([])
     rows = np.flatnonzero(source.table["expression_type"] == "neutral")
