@@ -39,46 +39,17 @@ def report(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def random_store(n: int, frames: int, size: int):
-    import numpy as np
-
-    from mer_jax.data.clips import AU_SLOTS
-    from mer_jax.data.store import ClipStore
-
-    rng = np.random.default_rng(0)
-    fill = lambda value: np.full(n, value, np.int32)  # noqa: E731
-    return ClipStore(
-        frames=rng.integers(0, 255, (n * frames, size, size, 3), np.uint8),
-        start=np.arange(n, dtype=np.int32) * frames,
-        length=fill(frames),
-        fps=np.full(n, 100, np.float32),
-        onset=fill(2),
-        apex=fill(frames // 2),
-        offset=fill(frames - 3),
-        true_onset=fill(-1),
-        true_apex=fill(-1),
-        true_offset=fill(-1),
-        modality=fill(0),
-        label=rng.integers(0, 5, n).astype(np.int32),
-        action_units=np.full((n, AU_SLOTS), -1, np.int8),
-        landmarks=np.zeros((0, 68, 2), np.float32),
-        motion={},
-    )
-
-
 def finetune(options: argparse.Namespace) -> None:
     import jax
-    import numpy as np
 
     from mer_jax import systems
     from mer_jax.training import folds
+    from tests.benchmarks import random_data
 
     settings = settings_of(options.config)
     system = systems.build(settings, 5, 7)
     n, people = 220, options.folds
-    store = random_store(n, 40, settings.data.size)
-    test = np.stack([np.arange(n) % people == p for p in range(people)])
-    protocol = folds.Folds(tuple(f"p{p}" for p in range(people)), ~test, np.zeros_like(test), test)
+    store, protocol = random_data.store(system.needs, n, 40, 5), random_data.protocol(n, people)
     for mode in options.modes.split(","):
         fold_mode, chunk_mode, per_device = mode.split("/")
         length = folds.FoldSettings(
@@ -110,19 +81,16 @@ def finetune(options: argparse.Namespace) -> None:
 def pretrain(options: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from mer_jax import systems
     from mer_jax.training import pretrain as stage
+    from tests.benchmarks import random_data
 
     settings = settings_of(options.config)
     system = systems.build(settings, 5, 7)
     batch, size = settings.pre.batch, settings.data.size
     engine = stage.PretrainEngine(system, stage.PretrainSettings(options.steps, 7, batch))
-    rng = np.random.default_rng(0)
-    pairs = {k: rng.integers(0, 255, (batch, size, size, 3), np.uint8) for k in ("first", "second")}
-    numbers = {"label": np.zeros(batch, np.int32), "epoch": np.zeros(batch, np.int32)}
-    pairs |= numbers | {"example": np.arange(batch, dtype=np.int32), "weight": np.ones(batch, np.float32)}
+    pairs = random_data.pairs(batch, size, settings.pre.task, 7)
     constants = system.fit_constants([engine.prepare(pairs)], jax.random.key(0))
     state = engine.init(pairs, constants)
     begin = time.perf_counter()

@@ -10,7 +10,6 @@ cores.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -44,25 +43,22 @@ def arguments() -> argparse.Namespace:
 def engine(mode: str, steps: int, repeats: int) -> float:
     """Seconds of a step of one fold in the engine."""
     import jax
-    import numpy as np
 
     from mer_jax import systems
     from mer_jax.training import folds
-    from tests.benchmarks.bench_engine import random_store
+    from tests.benchmarks import random_data
 
     jax.config.update("jax_threefry_partitionable", True)  # as `main` does
     fold_mode, chunk_mode, per_device, _ = mode.split("/")
     settings = settings_of("released", "ststnet")
-    test = np.stack([np.arange(CLIPS) % PERSONS == p for p in range(PERSONS)])
-    protocol = folds.Folds(tuple(f"p{p}" for p in range(PERSONS)), ~test, np.zeros_like(test), test)
+    system = systems.build(settings, 3)
+    protocol = random_data.protocol(CLIPS, PERSONS)
     length = folds.FoldSettings(
         steps=EPOCHS * STEPS_AN_EPOCH, steps_per_epoch=STEPS_AN_EPOCH, batch=settings.ft.batch, chunk_steps=steps,
         save_every=steps, evaluate_every=steps, fold_mode=fold_mode, chunk_mode=chunk_mode,
         folds_per_device=int(per_device),
     )  # fmt: skip
-    store = random_store(CLIPS, 1, settings.model.side)
-    store = dataclasses.replace(store, label=store.label % 3)
-    found = folds.FoldEngine(systems.build(settings, 3), store, protocol, length)
+    found = folds.FoldEngine(system, random_data.store(system.needs, CLIPS, 1, 3), protocol, length)
     masks, keys = found.inputs(protocol.names[: found.wave_size])
     states = found.init(masks, keys)
     taken = []

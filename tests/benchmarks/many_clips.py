@@ -18,13 +18,13 @@ import numpy as np
 from mer_jax.data import frames
 from mer_jax.data.clips import AU_SLOTS, ClipRecord
 
-SIDE, LENGTH, FPS, SUBJECTS, POOL = 48, 8, 25.0, 100, 64
+LENGTH, FPS, SUBJECTS, POOL = 8, 25.0, 100, 64
 
 
-def records(clips: int) -> Iterator[ClipRecord]:
-    """Clips whose frames differ a little, so that pairs of them are neither cuts nor frozen."""
+def records(clips: int, side: int = 48) -> Iterator[ClipRecord]:
+    """Clips whose frames (of `side` pixels, rounded up to 8) differ a little: pairs are neither cuts nor frozen."""
     rng = np.random.default_rng(0)
-    base = rng.integers(30, 220, (SIDE // 8, SIDE // 8, 3)).repeat(8, 0).repeat(8, 1)
+    base = rng.integers(30, 220, (-(-side // 8), -(-side // 8), 3)).repeat(8, 0).repeat(8, 1)
     pool = [frames.encode_png((base + rng.integers(-12, 13, base.shape)).astype(np.uint8)) for _ in range(POOL)]
     unknown = np.full(AU_SLOTS, -1, np.int8)
     for number in range(clips):
