@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer_jax.analysis.open_run import open_run
+from mer_jax.analysis import open_run
+from mer_jax.errors import UserError
 from mer_jax.evaluation.results import read_predictions
 from mer_jax.training import checkpoint
 
@@ -75,6 +76,37 @@ def test_what_lies_on_disk_opens_without_training_code(reference):
     (step,) = (p for p in (workdir / "checkpoints" / "pretrain").iterdir() if p.name.isdigit())
     pretrained = checkpoint.read_arrays(step)
     assert {"bottleneck", "decoder", "encoder"} == set(pretrained["params"])
+
+
+def test_a_run_says_again_what_it_predicted(reference, data):
+    workdir, _ = reference
+    run = open_run(workdir)
+    store = run.clips(["synthetic_faces_tiny_micro/p003/c025"], str(data))  # a clip without an expression
+    seen = run.look(store=store)
+    order = [seen.clip.tolist().index(clip) for clip in run.predictions.clip]
+    np.testing.assert_allclose(seen.probability[order], run.predictions.probability, atol=1e-5)
+    np.testing.assert_array_equal(seen.fold[order], run.predictions.fold)
+    network = run.network(seen.fold[0])
+    linear = network.variables["params"]["head"]["linear"]
+    mine = seen.fold == seen.fold[0]
+    np.testing.assert_allclose(seen.features[mine] @ linear["kernel"] + linear["bias"], seen.logits[mine], atol=1e-4)
+    assert set(run.tested_in) == {c for roles in run.splits.values() for c in roles["test"]} == set(seen.clip)
+
+    other = run.look(["synthetic_faces_tiny_micro/p003/c025"], fold=run.folds()[1], store=store)
+    assert other.logits.shape == (1, 1, 5)
+    assert other.fold.tolist() == [run.folds()[1]]
+    assert run.classes[run.number("surprise")] == "surprise"
+    for wrong, message in (
+        (lambda: run.look(["synthetic_faces_tiny_micro/p003/c025"], store=store), "no fold tested the clip 'synth"),
+        (lambda: run.look(["p003/c025"], store=store), r"found no clip 'p003/c025' in synthetic_faces/tiny_micro"),
+        (
+            lambda: run.look(fold="p099", store=store),
+            r"found no finished fold 'p099'; there are synthetic_tiny_micro-p001",
+        ),
+        (lambda: run.number("joy"), r"found no class 'joy'; there are happiness, disgust"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wrong()
 
 
 def test_running_again_redoes_nothing(reference, data):

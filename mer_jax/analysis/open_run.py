@@ -1,7 +1,7 @@
 """Opens a run: what it left in its workdir, its networks, and what they say of any clip. Trains nothing.
 
     run = open_run(WORKDIR)                    # or the OUT of mer_jax.convert
-    run.settings, run.classes, run.splits, run.predictions, run.metrics
+    run.settings, run.system, run.classes, run.splits, run.predictions, run.metrics
     run.folds()                                # names of the finished folds
     network = run.network("p003")              # system, variables, what it says of a batch
     seen = run.look()                          # logits and features of every scored clip, by the fold that tested it
@@ -26,6 +26,7 @@ from mer_jax.analysis.pictures.base import PANELS
 from mer_jax.errors import UserError
 from mer_jax.evaluation.protocols import read_splits
 from mer_jax.evaluation.results import Predictions, read_metrics, read_predictions
+from mer_jax.files import path_of
 from mer_jax.settings import Settings
 
 if TYPE_CHECKING:  # the readers of checkpoints and data take seconds to import, which a report has no need of
@@ -140,6 +141,11 @@ class Run:
             ) from None
 
     @functools.cached_property
+    def system(self) -> Any:
+        """The system (`systems.base.System`) of the first finished fold, or of imported weights."""
+        return self.network(next(iter(self.folds()), None)).system
+
+    @functools.cached_property
     def tested_in(self) -> dict[str, str]:
         """Clip -> the fold that tested it."""
         return {clip: fold for fold, roles in self.splits.items() for clip in roles["test"]}
@@ -156,9 +162,8 @@ class Run:
         """
         from mer_jax.analysis.looking import open_clips
 
-        system = self.network(next(iter(self.folds()), None)).system
         fingerprint = (self.manifest.get("fingerprints") or {}).get("scored")
-        return open_clips(self.settings, system, extra, data_dir, fingerprint)
+        return open_clips(self.settings, self.system, extra, data_dir, fingerprint)
 
     def look(
         self,
@@ -185,16 +190,16 @@ class Run:
         names = store.table["clip"].astype(str).tolist() if clips is None else list(clips)
         if clips is None and fold is None and not imported:
             names = [name for name in names if name in self.tested_in]
+        places = dict(zip(names, store.place(names), strict=True))
         if fold is not None or imported:
-            network = self.network(fold, seed)
-            return look(network, store, store.place(names), fold or "")
+            return look(self.network(fold, seed), store, np.array(list(places.values())), fold or "")
         untested = [name for name in names if name not in self.tested_in]
         if untested:
             raise UserError(f"{self.workdir}: no fold tested the clip {untested[0]!r}; name the fold that is to look")
         parts = []
         for one in dict.fromkeys(self.tested_in[name] for name in names):
-            mine = [name for name in names if self.tested_in[name] == one]
-            parts.append(look(self.network(one, seed), store, store.place(mine), one))
+            mine = [places[name] for name in places if self.tested_in[name] == one]
+            parts.append(look(self.network(one, seed), store, np.array(mine), one))
         return join(parts, names)
 
 
@@ -204,7 +209,7 @@ def open_run(workdir: Path | str) -> Run:
     Raises:
       UserError: no run there, or a file of it that cannot be read; names the file.
     """
-    workdir = Path(workdir).expanduser().resolve()
+    workdir = path_of(workdir)
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir}: found no config.json; expected the workdir of a run")
     metrics = read_metrics(workdir / "metrics.json") if (workdir / "metrics.json").exists() else None
@@ -280,7 +285,7 @@ def _panels(path: Path, system: str) -> dict[str, np.ndarray]:
     drawn_by = pictures.of(system)
     if not path.exists() or drawn_by is None:
         return {}
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
         panels = {name: file[name] for name in file.files}
     for name, array in panels.items():
         expected = drawn_by.DIMENSIONS.get(name)
