@@ -72,8 +72,8 @@ setup() {
 
 run_on_workers() {
   need_run
-  [[ $MER_JAX_WORKDIR == $mount/* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; expected a folder below $mount, \
-which every worker sees"
+  [[ $MER_JAX_WORKDIR == $mount/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
+expected a folder below $mount, which every worker sees, or gs://..."
   local environment
   printf -v environment 'MER_JAX_CONFIG=%q MER_JAX_WORKDIR=%q MER_JAX_FLAGS=%q MER_JAX_DATA=%q' \
     "$MER_JAX_CONFIG" "$MER_JAX_WORKDIR" "${MER_JAX_FLAGS:-}" "${MER_JAX_DATA:-$mount/data}"

@@ -25,7 +25,7 @@ setup() {
   run sudo env DEBIAN_FRONTEND=noninteractive apt-get -q update
   run sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install python3.11 python3.11-venv
   run python3.11 -m venv .venv
-  run .venv/bin/pip install -q -c constraints.txt -e ".[tpu]"
+  run .venv/bin/pip install -q -c constraints.txt -e ".[tpu,gcs]"
   if [ -n "$dry" ] || ! mountpoint -q "$MER_JAX_MOUNT"; then
     run sudo install -d -m 777 "$MER_JAX_MOUNT"
     run gcsfuse --implicit-dirs --rename-dir-limit 100000 "$MER_JAX_BUCKET" "$MER_JAX_MOUNT"
