@@ -79,7 +79,8 @@ def preprocessing(run: Path, first: Network) -> dict[str, Any]:
         "extent": data.extent,
         "oracle_inputs": first.system.oracle_inputs,
     }
-    found |= {name: value for name, value in data.items() if name.startswith("magnify")}
+    magnified = data.magnify != "none"
+    found |= {k: v for k, v in data.items() if k.startswith("magnify") and (magnified or k == "magnify")}
     scale = time_scale(run, first.settings)
     if scale is not None:
         found["time_scale_seconds"] = dataclasses.asdict(scale)

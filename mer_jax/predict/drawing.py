@@ -29,24 +29,25 @@ def colours(classes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
 @styled
 def timeline(predictor: Predictor, one: Prediction) -> Figure:
     """Probabilities of all classes at the middles of the windows; intervals are shaded and named."""
-    duration = one.decoded / one.recording.fps
+    duration, origin = one.decoded / one.recording.fps, one.recording.first / one.recording.fps
+    middles = one.middles + origin
     figure = Figure(figsize=(float(np.clip(0.35 * duration, 7.5, 22)), 3.6), layout="constrained")
     axes = figure.subplots()
     look = colours(one.classes)
     for k, name in enumerate(one.classes):
         colour, dashes = look[name]
-        axes.plot(one.middles, one.probability[:, k], color=colour, linestyle=dashes, linewidth=1.2, label=name)
+        axes.plot(middles, one.probability[:, k], color=colour, linestyle=dashes, linewidth=1.2, label=name)
     title = f"{one.recording.name}: {ASSUMPTION}"
     if one.intervals is not None and one.expression is not None:
-        axes.plot(one.middles, one.expression, color="#7f7f7f", linewidth=2.4, alpha=0.55, label="expression")
+        axes.plot(middles, one.expression, color="#7f7f7f", linewidth=2.4, alpha=0.55, label="expression")
         axes.axhline(predictor.options.threshold, color="#7f7f7f", linestyle="--", linewidth=0.8)
         for interval in one.intervals:
             name, _ = predictor.label(one, interval)
-            axes.axvspan(interval.start, interval.end, color=look[name][0], alpha=0.15, linewidth=0)
-            middle = (interval.start + interval.end) / 2
+            axes.axvspan(origin + interval.start, origin + interval.end, color=look[name][0], alpha=0.15, linewidth=0)
+            middle = origin + (interval.start + interval.end) / 2
             axes.text(middle, 1.02, name, ha="center", va="bottom", fontsize=7, rotation=35, rotation_mode="anchor")
         title = f"{one.recording.name}: {len(one.intervals)} intervals with an expression"
-    axes.set_xlim(0, duration)
+    axes.set_xlim(origin, origin + duration)
     axes.set_ylim(0, 1.0)
     axes.set_xlabel("seconds (middle of a window)")
     axes.set_ylabel("probability")
@@ -85,9 +86,8 @@ def strip(predictor: Predictor, one: Prediction) -> Figure:
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
         top = int(np.argmax(one.probability[k]))
-        grid[0, column].set_title(
-            f"{one.middles[k]:.2f} s\n{one.classes[top]} {one.probability[k, top]:.2f}", fontsize=7.5
-        )
+        moment = one.middles[k] + one.recording.first / one.recording.fps
+        grid[0, column].set_title(f"{moment:.2f} s\n{one.classes[top]} {one.probability[k, top]:.2f}", fontsize=7.5)
         axes = grid[3, column]
         y = np.arange(len(one.classes))
         axes.barh(y, one.probability[k], color=[look[name][0] for name in one.classes], height=0.7)

@@ -89,9 +89,11 @@ def _header(predictor: Predictor) -> list[str]:
 
 
 def _rows(one: Prediction) -> list[list[Any]]:
+    """Frames and seconds count from the beginning of the file, also where only a part of it was looked at."""
     rows = []
     first = one.recording.first
-    for k, ((a, b), (start, end)) in enumerate(zip(one.frames.tolist(), one.times.tolist(), strict=True)):
+    times = one.times + first / one.recording.fps
+    for k, ((a, b), (start, end)) in enumerate(zip(one.frames.tolist(), times.tolist(), strict=True)):
         apex = "" if one.apex[k] < 0 else int(one.apex[k]) + first
         numbers = one.probability[k].tolist()
         if one.expression is not None:
@@ -107,7 +109,8 @@ def _interval_rows(predictor: Predictor, one: Prediction) -> list[list[Any]]:
         name, share = predictor.label(one, interval)
         peak = one.apex[interval.peak] if one.apex[interval.peak] >= 0 else round(one.frames[interval.peak].mean())
         ends = [round(interval.start * fps) + first, min(round(interval.end * fps), one.decoded - 1) + first]
-        cells = [f"{interval.start:.4f}", f"{interval.end:.4f}", *ends, int(peak) + first, f"{interval.score:.6f}"]
+        times = [f"{t + first / fps:.4f}" for t in (interval.start, interval.end)]
+        cells = [*times, *ends, int(peak) + first, f"{interval.score:.6f}"]
         rows.append([one.recording.name, *cells, name, f"{share:.6f}"])
     return rows
 
