@@ -113,22 +113,24 @@ class _Looker:
 
     def __init__(self, run: Run, clips: Clips, system: Any) -> None:
         self.lens = lenses.of(system)
-        if isinstance(self.lens, lenses.MA2MI):
-            self.lens.pretext = _pretext(run)
+        self._pretext = _pretext(run) if run.settings.system == "ma2mi" else {}
         self._clips, self._buckets = clips, system.buckets(clips.store)
         self._look = jax.jit(self.lens.heats, static_argnums=3)
-        self._fresh = jax.jit(lambda key, batch: self.lens.module.init({"params": key, "dropout": key}, batch, False))
+        self._fresh = jax.jit(self.lens.fresh)
+
+    def trained(self, variables: Any) -> dict[str, Any]:
+        """Variables of a fold with what else its lens reads."""
+        return {**variables, **self._pretext}
+
+    def random(self, variables: Any, clip: int, seed: int) -> dict[str, Any]:
+        """The same before any training; `variables` as `trained` gives them."""
+        batch = self.lens.batch(self._clips.store, jnp.int32(clip), self._length(clip))
+        return dict(self._fresh(jax.random.key(seed), batch, variables))
 
     def look(self, variables: Any, clip: int) -> dict[str, Any]:
         """See `Lens.heats`."""
         found = self._look(variables, self._clips.store, jnp.int32(clip), self._length(clip))
         return dict(jax.device_get(found))
-
-    def random(self, variables: Any, clip: int, seed: int) -> dict[str, Any]:
-        """The same network before training; what was fitted to its training persons' frames stays."""
-        batch = self.lens.batch(self._clips.store, jnp.int32(clip), self._length(clip))
-        fresh = dict(self._fresh(jax.random.key(seed), batch))
-        return fresh | {name: value for name, value in variables.items() if name == "constants"}
 
     def _length(self, clip: int) -> int:
         return self._buckets.lengths[self._buckets.of_clip[clip]] if self._buckets else 0
@@ -148,12 +150,14 @@ def _look(
         for number, (fold, mine) in enumerate(folds.items()):
             network = run.network(fold)
             looker = looker or _Looker(run, clips, network.system)
-            random = looker.random(network.variables, int(chosen[mine[0]]), number)
+            trained = looker.trained(network.variables)
+            random = looker.random(trained, int(chosen[mine[0]]), number)
             for k in mine:
                 i = int(chosen[k])
-                seen = looker.look(network.variables, i)
+                seen, other = looker.look(trained, i), looker.look(random, i)
+                other["heats"] = {n: x for n, x in other["heats"].items() if n not in looker.lens.given}
                 _keep(found, k, TRAINED, seen, clips, i, looker.lens.window)
-                _keep(found, k, RANDOM, looker.look(random, i), clips, i, looker.lens.window)
+                _keep(found, k, RANDOM, other, clips, i, looker.lens.window)
                 if i in shown:
                     true = None if moving is None else moving[k]
                     _panel(found, run, clips, i, seen, looker.lens.window, regions[k], true)
@@ -351,11 +355,11 @@ def _score(
     return rows
 
 
-def _pretext(run: Run) -> Any:
-    """Variables of the pretext that reconstructs future frames, where the run has trained it."""
+def _pretext(run: Run) -> dict[str, Any]:
+    """Variables of the pretext that reconstructs future frames, as a collection; {} where the run has trained none."""
     pre, seeds = run.settings.pre, run.settings.seeds
     if pre.objective != "reconstruct" or pre.task != "reconstruct":
-        return None
+        return {}
     place = run.workdir / "checkpoints"
     found = finished_state((place if len(seeds) == 1 else place / f"seed_{seeds[0]}") / "pretrain")
-    return None if found is None else read_variables(found)
+    return {} if found is None else {lenses.PRETEXT: read_variables(found)}

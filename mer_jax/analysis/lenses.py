@@ -25,6 +25,7 @@ from mer_jax.data import augment, flow_grid, sampling
 from mer_jax.systems import ma2mi
 from mer_jax.systems.ststnet import STSTNet
 
+PRETEXT = "pretext"
 Heats = dict[str, tuple[jax.Array, jax.Array]]  # name -> heat [T, h, w] and positions in the clip [T]
 
 
@@ -39,6 +40,7 @@ class Lens:
     inputs: tuple[str, ...] = ()  # entries that gradients are integrated over
     place: Place | None = None  # the feature map of Grad-CAM
     held: tuple[Place, ...] = ()  # choices that stay as they are for the clip while its frames change
+    given: tuple[str, ...] = ()  # own signals that are inputs: they are the same for any weights
     nodes = NODES
 
     def __init__(self, system: Any) -> None:
@@ -78,6 +80,11 @@ class Lens:
     def window(self) -> tuple[float, float]:
         """The part of the stored frames that heats cover, from the first to the last share of their sides."""
         return 0.0, 1.0
+
+    def fresh(self, key: jax.Array, batch: Any, like: Any) -> dict[str, Any]:
+        """Variables before any training; what was fitted to the frames of training persons stays as in `like`."""
+        found = dict(self.module.init({"params": key, "dropout": key}, batch, False))
+        return found | {name: value for name, value in like.items() if name == "constants"}
 
     # -- what does not ------------------------------------------------------------------------------------------------
 
@@ -147,11 +154,13 @@ def _still_frames(batch: Any) -> dict[str, jax.Array]:
 
 
 class MA2MI(Lens):
-    """Onset and apex: action (or position) map of the encoder; attention; the motion that the pretext predicts."""
+    """Onset and apex: action (or position) map of the encoder; attention; the motion that the pretext predicts.
+
+    The pretext has variables of its own, which ride along as the collection PRETEXT where the run has trained it.
+    """
 
     place = Place(("encoder",))
     inputs = ("second",)
-    pretext: Any = None  # variables of the pre-training stage, where the run has them
 
     @property
     def _feature(self) -> str:
@@ -173,11 +182,18 @@ class MA2MI(Lens):
     def attributed(self, found: Any) -> dict[str, jax.Array]:  # noqa: D102
         return {GRADIENTS: jnp.abs(found["second"].sum(-1))[None]}
 
+    def fresh(self, key: jax.Array, batch: Any, like: Any) -> dict[str, Any]:  # noqa: D102
+        found = super().fresh(key, batch, like)
+        if PRETEXT in like:
+            other = ma2mi.build_pretext(self.settings).init({"params": key, "dropout": key}, batch, False)
+            found[PRETEXT] = {**other, "constants": like[PRETEXT]["constants"]}
+        return found
+
     def own(self, variables: Any, batch: Any, outputs: Any) -> dict[str, jax.Array]:  # noqa: D102
         maps = sorted(name for name in outputs if name.startswith("map_"))
         found = {"attention": outputs[maps[-1]][..., 0]} if maps else {}
-        if self.pretext is not None:
-            seen: Any = ma2mi.build_pretext(self.settings).apply(self.pretext, batch, False)
+        if PRETEXT in variables:
+            seen: Any = ma2mi.build_pretext(self.settings).apply(variables[PRETEXT], batch, False)
             found["predicted motion"] = jnp.abs(seen["prediction"] - seen["latent"]).sum(-1)
         return found
 
@@ -310,6 +326,8 @@ class MOL(Lens):
 class ATNet(Lens):
     """The apex frame, by the last map of the spatial stream, and the flow around it, block by block."""
 
+    given = ("flow",)
+
     @property
     def _spatial(self) -> bool:
         return bool(self.settings.model.streams != "temporal")
@@ -377,6 +395,7 @@ class STSTNetLens(Lens):
 
     place = Place((), "pool")
     inputs = ("maps",)
+    given = ("strain",)
 
     def features(self, value: Any) -> jax.Array:  # noqa: D102
         return jnp.moveaxis(value[..., 0], 1, -1)[:, None]
