@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mer_jax.analysis.map_scores import DIFFERENCE, GRADIENTS, LEVEL, TRAINED, M
 from mer_jax.analysis.page import Page, escape, table
 
 MOMENTS = ("onset", "apex", "offset")
+COLUMNS = 9  # of a figure
 _KINDS = {
     "moving": "Mass in the clip's true moving region minus the same map's mean mass in the regions of clips of other "
     "classes (0: the map knows nothing of the clip's own movement)",
@@ -47,7 +48,10 @@ def maps_section(page: Page, panels: Mapping[str, np.ndarray], scores: MapScores
         f"Solid line, on the apex: facial regions of the clip's action units{moving}. Every clip is looked at by the "
         "network of the fold that held its person out"
     )
-    page.add(page.figure("maps", panels_figure(panels), caption, wide=True))
+    groups = _groups(panels)
+    for number, names in enumerate(groups, start=1):
+        last = number == len(groups)
+        page.add(page.figure(f"maps_{number}", panels_figure(panels, names), caption if last else "", wide=True))
     clips = list(dict.fromkeys(scores.text["clip"].tolist()))
     parts = {f"All {len(clips)} clips": clips}
     disturbed = list(dict.fromkeys(scores.text["clip"][scores.text["disturbed"] == "1"].tolist()))
@@ -86,14 +90,29 @@ def _difference(row: Mapping[str, Any] | None) -> str:
     return f"{row['mean']:+.3f}<small>[{row['low']:+.3f}, {row['high']:+.3f}]</small><small>p {p}</small>"
 
 
+def _groups(panels: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Names of the maps, as many a figure as stay readable side by side."""
+    groups: list[list[str]] = []
+    used = COLUMNS
+    for name, heats in panels.items():
+        if name.startswith("map "):
+            if used + heats.shape[1] > COLUMNS:
+                groups.append([])
+                used = len(MOMENTS)
+            groups[-1].append(name.removeprefix("map "))
+            used += heats.shape[1]
+    return groups
+
+
 @figures.styled
-def panels_figure(panels: Mapping[str, np.ndarray]) -> Figure:
-    """One clip a row: three frames, then each map at three moments or once.
+def panels_figure(panels: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
+    """One clip a row: three frames, then maps at three moments or once.
 
     Args:
       panels: frames [m, 3, S, S] in 0..1, units and moving bool [m, S, S], title [m], and `map <name>` [m, K, S, S].
+      names: of the maps that are drawn.
     """
-    maps = {name.removeprefix("map "): x for name, x in panels.items() if name.startswith("map ")}
+    maps = {name: panels[f"map {name}"] for name in names}
     columns = 3 + sum(x.shape[1] for x in maps.values())
     figure, grid = figures.picture_grid(len(panels["frames"]), columns, 1.0)
     for i, row in enumerate(grid):
@@ -110,7 +129,7 @@ def panels_figure(panels: Mapping[str, np.ndarray]) -> Figure:
                 axes = next(left)
                 axes.imshow(frames[k if several else 1], cmap="gray", vmin=0, vmax=1)
                 axes.imshow(heat, cmap="inferno", vmin=0, vmax=top, alpha=0.6)
-                axes.set_title(_short(name, k, several) if i == 0 else "", fontsize=6.5, pad=3)
+                axes.set_title(_short(name, k, several) if i == 0 else "", fontsize=7, pad=3)
         for axes in row:
             figures.bare(axes)
         figures.text_below(row[0], str(panels["title"][i]))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from mer_jax.analysis import attribution, lenses, map_figures, map_scores
+from mer_jax.analysis import attribution, feature_figures, features, layers, lenses, map_figures, map_scores
 from mer_jax.analysis.layers import Place
 from mer_jax.analysis.looking import Clips
 from mer_jax.analysis.map_scores import DIFFERENCE, GRADCAM, GRADIENTS, NONE, RANDOM, TRAINED
+from mer_jax.analysis.open_run import FEATURES
 from mer_jax.analysis.page import Page
 from mer_jax.data import prepared, source, truth
 from mer_jax.data.clips import AU_SLOTS, ClipRecord
@@ -70,6 +71,10 @@ class Network(nn.Module):
 
 class System:
     needs = Needs(SIDE, channels=1)
+    n_views = 1
+
+    def combine(self, logits: jax.Array) -> jax.Array:
+        return jax.nn.softmax(logits[0])
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.finetune = settings, types.SimpleNamespace(module=Network())
@@ -128,15 +133,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     kernel = np.zeros((4, 2, 4), np.float32)
     kernel[np.arange(4), 0, np.arange(4)] = 1  # class k: what brightens in quarter k
     variables = {"params": {"classifier": {"kernel": kernel.reshape(8, 4)}}}
+    persons = {r.subject for r in records}
+    splits = {p: {"train": [r.clip for r in records if r.subject != p], "val": []} for p in sorted(persons)}
+    for p, roles in splits.items():
+        roles["test"] = [r.clip for r in records if r.subject == p]
     found = types.SimpleNamespace(
         workdir=root, settings=settings, classes=CLASSES,
-        tested_in={r.clip: r.subject for r in records},
+        tested_in={r.clip: r.subject for r in records}, splits=splits,
         clips=lambda data_dir="": opened,
-        network=lambda fold: types.SimpleNamespace(system=system, variables=variables),
+        network=lambda fold: types.SimpleNamespace(settings=settings, system=system, variables=variables),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(lenses.LENSES, "toy", Lens)
+        patch.setitem(layers.CLASSIFIER, "toy", Place(("classifier",), side="input"))
         attribution.write_maps(found)
+        features.write_features(found)
     return found
 
 
@@ -190,7 +201,8 @@ def test_panels_and_tables(run: types.SimpleNamespace, tmp_path: Path):
     scores = map_scores.read_scores(run.workdir / map_scores.SCORES)
     map_figures.maps_section(page, panels, scores)
     text = page.text("maps")
-    assert (tmp_path / "maps.png").exists()
+    assert (tmp_path / "maps_1.png").exists()
+    assert not (tmp_path / "maps_2.png").exists()
     for words in (
         "Where the networks look",
         "true onset, apex and offset",
@@ -201,7 +213,23 @@ def test_panels_and_tables(run: types.SimpleNamespace, tmp_path: Path):
     assert any(line.startswith(f"  {GRADCAM} (24 clips): ") for line in map_figures.lines(scores))
 
 
-def test_a_part_of_the_clips_and_a_run_without_splits(run: types.SimpleNamespace, tmp_path: Path):
+def test_features_of_the_tested_clips(run: types.SimpleNamespace, tmp_path: Path):
+    with np.load(run.workdir / FEATURES) as file:
+        panels = {name: file[name] for name in file.files}
+    assert sorted(panels["clip"].tolist()) == sorted(run.tested_in)
+    assert panels["pca"].shape == panels["tsne"].shape == (24, 2)
+    np.testing.assert_array_equal(panels["predicted"], panels["label"])  # the network knows the class
+    assert panels["agreement"] > 0.99  # one network for all folds
+    assert panels["near"][0] > 0.9
+    assert panels["near"][1] == pytest.approx(0.25)
+    page = Page(tmp_path)
+    feature_figures.features_section(page, panels, CLASSES)
+    text = page.text("features")
+    assert "6 folds have 6 networks" in text
+    assert {p.name for p in tmp_path.iterdir()} == {"features_pca.png", "features_tsne.png"}
+
+
+def test_a_run_without_splits(tmp_path: Path):
     with pytest.raises(UserError, match=r"found no splits\.csv"):
         attribution.write_maps(types.SimpleNamespace(tested_in={}, workdir=tmp_path))
 
