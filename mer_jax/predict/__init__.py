@@ -25,6 +25,7 @@ from mer_jax.progress import Progress
 
 NEUTRAL = "neutral"
 ASSUMPTION = "probabilities assume an expression"
+_COUNT_TOLERANCE = 2  # frames: containers announce a number that decoding may miss by one or two
 STRIDES = 4  # windows that begin within the length of one
 
 
@@ -191,8 +192,10 @@ class Predictor:
                     seen = window.last + 1
             if waiting:
                 look()
-            decoded = max(last for _, last in places) + 1
+            decoded = self.cutter.decoded
             progress.advance(decoded - seen)
+        if length is not None and length - decoded > _COUNT_TOLERANCE:
+            notes = [*notes, f"{recording.path.name} breaks off: {decoded} of {length} frames can be decoded"]
         probability = np.concatenate(found)
         known = np.isfinite(probability).all(axis=1)
         if not known.any():

@@ -78,6 +78,9 @@ class Window:
 class Cutter:
     """Makes windows as `settings` made clips.
 
+    Attributes:
+      decoded: frames of the last recording whose windows came to their end.
+
     Args:
       settings: of the run.
       system: of the run.
@@ -89,7 +92,8 @@ class Cutter:
         self, settings: Any, system: Any, alignment: align.Alignment, landmarker: Landmarker | None = None
     ) -> None:
         self.settings, self.system, self.alignment = settings, system, alignment
-        self._landmarker = landmarker
+        self._landmarker, self.decoded = landmarker, 0
+        self._found: dict[int, np.ndarray] = {}  # landmarks by frame of the recording that is looked at
         self._magnification = prepared.magnification(settings)
         needs = system.needs
         if needs.modality == "flow_strain":
@@ -113,9 +117,11 @@ class Cutter:
         if not fps > 0:
             raise UserError(f"{recording.path}: its frame rate is unknown; give it with --fps")
         plain = self.alignment.kind == "none"
+        self._found = {}
         buffer = Buffer(recording, self._plain_square if plain else lambda frame: frame)
         if recording.key_frames is not None:
             yield self._event(recording, rhythm, buffer)
+            self.decoded = buffer.decoded
             return
         rate = rhythm.rate(fps)
         count = max(round(rhythm.window * rate), 2)
@@ -132,6 +138,7 @@ class Cutter:
             number += 1
         if number == 0 and (only is None or 0 in only):
             yield self._short(recording, rhythm, buffer)
+        self.decoded = buffer.decoded
 
     def _event(self, recording: Recording, rhythm: Rhythm, buffer: Buffer) -> Window:
         assert recording.key_frames is not None
@@ -198,7 +205,7 @@ class Cutter:
             return np.stack(raw)
         points = recording.points(first, first + len(raw) - 1)
         if points is None:
-            points = self._find(raw)
+            points = self._find(raw, first)
         wanted = points[:, align.STABLE_POINTS] if self.alignment.kind == "clip" else points
         if not np.isfinite(wanted).all(axis=(1, 2)).any():
             return None
@@ -206,8 +213,9 @@ class Cutter:
         crop = align.crop(points, shape, needs.size, self.settings.data.fit, self.alignment, recording.name)
         return np.stack([crop.way(t).image(frames_lib.with_channels(x, needs.channels)) for t, x in enumerate(raw)])
 
-    def _find(self, raw: list[np.ndarray]) -> np.ndarray:
+    def _find(self, raw: list[np.ndarray], first: int) -> np.ndarray:
         """Landmarks [n, 68, 2] by the model; for one way a window the first frame with a face is enough."""
+        self._found = {n: points for n, points in self._found.items() if n >= first}  # windows overlap
         if self._landmarker is None:
             raise UserError(
                 f"alignment {self.alignment.kind!r} needs landmarks: give --landmarks FILE, or --model "
@@ -215,7 +223,9 @@ class Cutter:
             )
         points = np.full((len(raw), N_LANDMARKS, 2), np.nan, np.float32)
         for t, frame in enumerate(raw):
-            points[t] = self._landmarker(frame)
+            if first + t not in self._found:
+                self._found[first + t] = self._landmarker(frame)
+            points[t] = self._found[first + t]
             if self.alignment.kind == "clip" and np.isfinite(points[t]).all():
                 break
         return points

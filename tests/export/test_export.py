@@ -20,7 +20,6 @@ INPUTS = {
     "akmnet": {"frames", "onset", "offset", "fps"},
     "atnet": {"frames", "onset", "apex", "offset", "flow_grid"},
     "fdp": {"frames", "length"},
-    "ma2mi": {"frames", "onset", "apex", "offset"},
     "mol": {"frames", "length"},
     "ststnet": {"flow_image"},
 }
@@ -32,7 +31,7 @@ METRICS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"ma2mi"}))  # which is exported below
 def test_every_system_is_one_program_for_any_number_of_clips(name):
     """Traced with symbolic numbers of clips and frames; what it does not read it does not ask for."""
     system = systems.build(settings_with(name), len(CLASSES), 2)
@@ -71,6 +70,7 @@ def test_a_reloaded_export_says_what_the_engine_says(run, exported):
     expected = ensemble.probabilities(store, ensemble.names)
     np.testing.assert_allclose(again(**given), expected, atol=1e-6)
     assert again.classes == CLASSES
+    assert set(again.inputs) == {"frames", "onset", "apex", "offset"}
     assert again.network.platforms == ("cpu", "tpu", "cuda")
     # other numbers of clips and frames: three clips, with frames after the offset that nothing reads
     more = {k: np.concatenate([x, x[:1]]) for k, x in given.items()}
