@@ -11,6 +11,7 @@ if __name__ == "__main__":
     directory, port, processes, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     jax.distributed.initialize(f"localhost:{port}", processes, process)
 
+    from mer_jax.errors import Preempted
     from mer_jax.training import checkpoint, folds, mesh, pretrain, topology, waves
     from mer_jax.training.monitor import Monitor
     from tests.training import test_pretrain, test_waves, toy
@@ -34,6 +35,15 @@ if __name__ == "__main__":
     shares = {k: [v["kernel"].sharding.shard_shape(v["kernel"].shape)] for k, v in found.items() if "kernel" in v}
     assert shares == {"Dense_0": [(192 // 8, 64)], "Dense_1": [(64, toy.CLASSES)]}
     rolling.close()
+
+    # stopped by all processes at once and continued: to the bit where it would have come without
+    for stop in (2, None):
+        rolling = checkpoint.Rolling(directory / "sharded" / "stopped")
+        try:
+            found = pretrain.pretrain(engine, stream, dict, rolling, monitor, test_pretrain.Stop(stop), {})
+        except Preempted:
+            assert rolling.latest() == 10
+        rolling.close()
 
     if processes == 1:  # what is sent between devices
         shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in stream(0).items()}
