@@ -268,15 +268,16 @@ class FDP(Lens):
     def attributed(self, found: Any) -> dict[str, jax.Array]:  # noqa: D102
         return {GRADIENTS: jnp.abs(found["frames"][..., 0])}
 
-    def own(self, variables: Any, batch: Any, outputs: Any) -> dict[str, jax.Array]:  # noqa: D102
+    def own(self, variables: Any, batch: Any, outputs: Any) -> dict[str, jax.Array]:
+        """Images count by how far they are from their median, since most of a face hardly moves."""
         found = {}
         if "image" in outputs:
-            found["dynamic image"] = outputs["image"] - 0.5
+            found["dynamic image"] = outputs["image"] - jnp.median(outputs["image"])
         if "scores" in outputs:
             score = outputs["scores"][0]
             found["rank scores"] = jnp.abs(score - score.mean())[:, None, None]
             if self._placed and self.settings.model.pool == "rank_score":
-                found["rank-weighted map"] = outputs["pooled"][..., 0]
+                found["rank-weighted map"] = outputs["pooled"][..., 0] - jnp.median(outputs["pooled"])
         return found
 
 

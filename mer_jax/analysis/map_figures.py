@@ -71,14 +71,14 @@ def maps_section(page: Page, panels: Mapping[str, np.ndarray], scores: MapScores
 def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     made = []
     for kind, title in _KINDS.items():
-        rows = []
-        for which, kinds in found.items():
-            if kind in kinds:
-                row = kinds[kind]
-                cells = [_difference(row.get(name)) for name in _BESIDE]
-                rows.append([which, str(row["n"]), f"{row['share']:.3f}", *cells])
+        known = {which: kinds[kind] for which, kinds in found.items() if kind in kinds}
+        beside = [name for name in _BESIDE if any(name in row for row in known.values())]
+        rows = [
+            [which, str(row["n"]), f"{row['share']:.3f}", *(_difference(row.get(name)) for name in beside)]
+            for which, row in known.items()
+        ]
         if rows:
-            head = ["", "clips", "mean", *(f"− {name}" for name in _BESIDE)]
+            head = ["", "clips", "mean", *(f"− {name}" for name in beside)]
             made.append(f"<p>{escape(title)}:</p>" + table(head, rows, "names"))
     return made
 

@@ -145,9 +145,8 @@ def dynamic_images(panels: Mapping[str, np.ndarray]) -> Figure:
                 axes.imshow(image, cmap="gray", vmin=0, vmax=1)
             axes.set_title(title if i == 0 else "", fontsize=8, pad=3)
             figures.bare(axes)
-        figures.text_below(
-            row[0], f"{panels['fdp_image_title'][i]}   r {float(panels['fdp_image_correlation'][i]):+.2f}"
-        )
+        r = float(panels["fdp_image_correlation"][i])  # unknown where an image is the same all over the region
+        figures.text_below(row[0], f"{panels['fdp_image_title'][i]}   r {f'{r:+.2f}' if np.isfinite(r) else 'unknown'}")
     return figure
 
 
