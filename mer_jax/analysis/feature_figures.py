@@ -23,15 +23,16 @@ def features_section(page: Page, panels: Mapping[str, np.ndarray], classes: Sequ
       classes: names of the classes.
     """
     page.heading("Features")
-    folds, anchors, agreement = (panels[name].item() for name in ("folds", "anchors", "agreement"))
+    folds, anchors = (panels[name].item() for name in ("folds", "anchors"))
+    agreement, by_chance = panels["agreement"]
     page.add(
         "<p>"
         + escape(
             "What the last layer reads of every tested clip. The clip is seen by the network of the fold that held its "
             f"person out, and the {folds} folds have {folds} networks with feature spaces of their own: these are "
             f"turned onto each other by up to {anchors} clips that train in (nearly) all of them (Procrustes; neither "
-            f"tested clips nor labels have a say). The networks agree on {agreement:.0%} of what the anchors vary by; "
-            "the rest is noise in these pictures."
+            f"tested clips nor labels have a say). The networks agree on {agreement:.0%} of what the anchors vary by "
+            f"({by_chance:.0%} if they took the anchors for each other); the rest is noise in these pictures."
         )
         + "</p>"
     )

@@ -38,10 +38,12 @@ class Aligned:
     Attributes:
       tested: fold -> [n, K] its tested clips in the common space.
       agreement: share of the anchors' variance (in the K components of each space) that the common mean explains.
+      chance: the same where each fold takes the anchors for others: turning alone makes spaces alike.
     """
 
     tested: Mapping[str, np.ndarray]
     agreement: float
+    chance: float
 
 
 def align(tested: Mapping[str, np.ndarray], anchors: Mapping[str, np.ndarray], components: int = COMPONENTS) -> Aligned:
@@ -69,17 +71,28 @@ def align(tested: Mapping[str, np.ndarray], anchors: Mapping[str, np.ndarray], c
         scale = max(float(np.linalg.norm((mine - centre) @ axes.T)) / np.sqrt(len(mine)), 1e-12)
         reduced[fold] = np.where(known[fold][:, None], (np.nan_to_num(x) - centre) @ axes.T / scale, 0.0)
         moved[fold] = (tested[fold].astype(np.float64) - centre) @ axes.T / scale
+    turns, agreement = _turn(reduced, known)
+    rng = np.random.default_rng(0)
+    shuffled = {fold: x.copy() for fold, x in reduced.items()}
+    for fold, x in shuffled.items():
+        x[known[fold]] = rng.permutation(x[known[fold]])
+    _, chance = _turn(shuffled, known)
+    return Aligned({fold: moved[fold] @ turns[fold] for fold in moved}, agreement, chance)
+
+
+def _turn(spaces: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+    """Rotations (and mirrorings) of spaces [A, K] onto their common mean, and the share of variance it explains."""
     count = np.maximum(sum(mask.astype(float) for mask in known.values()), 1)[:, None]
-    turns = {fold: np.eye(size) for fold in anchors}
-    mean = next(iter(reduced.values()))
+    turns: dict[str, np.ndarray] = {}
+    mean = next(iter(spaces.values()))
     for _ in range(10):
-        for fold, x in reduced.items():
+        for fold, x in spaces.items():
             u, _, v = np.linalg.svd(x[known[fold]].T @ mean[known[fold]])
             turns[fold] = u @ v
-        mean = sum(reduced[fold] @ turns[fold] for fold in reduced) / count
-    left = sum(float(((reduced[f] @ turns[f] - mean)[known[f]] ** 2).sum()) for f in reduced)
-    whole = sum(float((reduced[f][known[f]] ** 2).sum()) for f in reduced)
-    return Aligned({fold: moved[fold] @ turns[fold] for fold in moved}, 1 - left / max(whole, 1e-30))
+        mean = np.sum([spaces[fold] @ turns[fold] for fold in spaces], axis=0) / count
+    left = sum(float(((spaces[f] @ turns[f] - mean)[known[f]] ** 2).sum()) for f in spaces)
+    whole = sum(float((spaces[f][known[f]] ** 2).sum()) for f in spaces)
+    return turns, 1 - left / max(whole, 1e-30)
 
 
 def neighbours(features: np.ndarray, labels: np.ndarray, person: np.ndarray, count: int = NEIGHBOURS) -> np.ndarray:
@@ -155,7 +168,8 @@ def write_features(run: Run, data_dir: str = "") -> Path:
     arrays: dict[str, Any] = {
         "pca": points, "pca_share": share, "tsne": tsne(features), "label": labels,
         "predicted": np.concatenate([said[fold] for fold in folds]), "clip": names[order], "person": person,
-        "agreement": np.float64(aligned.agreement), "anchors": np.int64(len(shared)), "folds": np.int64(len(folds)),
+        "agreement": np.array([aligned.agreement, aligned.chance]),
+        "anchors": np.int64(len(shared)), "folds": np.int64(len(folds)),
         "near": near.mean(0), "near_difference": np.array([found[k] for k in ("mean", "low", "high", "p")]),
     }  # fmt: skip
     with atomic_open(run.workdir / FEATURES, "wb") as file:

@@ -33,6 +33,7 @@ def test_spaces_that_are_the_same_but_for_a_turn_become_one():
     aligned = features.align(tested, anchors)
     together = np.concatenate(list(aligned.tested.values()))
     assert aligned.agreement > 0.99
+    assert aligned.chance < 0.8
     raw = np.concatenate(list(tested.values()))
     error = np.abs(distances(together) - distances(hidden)).mean()
     assert error < 0.1 * np.abs(distances(raw) - distances(hidden)).mean()
@@ -42,7 +43,8 @@ def test_spaces_without_anything_in_common_are_said_not_to_agree():
     rng = np.random.default_rng(1)
     tested = {str(k): rng.normal(size=(6, 30)) for k in range(5)}
     anchors = {str(k): rng.normal(size=(40, 30)) for k in range(5)}
-    assert features.align(tested, anchors).agreement < 0.7
+    aligned = features.align(tested, anchors)
+    assert aligned.agreement == pytest.approx(aligned.chance, abs=0.05)
     with pytest.raises(UserError, match="share only 5 training clips; expected at least 12"):
         features.align(tested, {k: x[:5] for k, x in anchors.items()})
 
