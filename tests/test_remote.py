@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mer_jax import files
+from mer_jax.analysis.networks import fold_names
 from mer_jax.analysis.report import write_report
 from mer_jax.data.source import open_dataset
 from mer_jax.errors import Preempted, UserError
@@ -90,9 +91,10 @@ def test_a_run_in_a_bucket_is_stopped_and_goes_on_to_the_same_end(bucket, tmp_pa
     assert len(list((bucket / "pretrain").glob("events.*"))) == 2
 
     here, _ = test_waves.run(tmp_path / "folds")
-    there, meta = test_waves.run(bucket / "folds")
+    there, _ = test_waves.run(bucket / "checkpoints" / "finetune")
     test_waves.assert_close(there, here, 0)
-    assert len(meta) == 5
+    files.write_json(bucket / "config.json", {"seeds": [0]})
+    assert fold_names("gs://bucket/run") == list(there)
 
 
 def test_config_and_manifest_are_claimed_once(bucket):

@@ -17,6 +17,7 @@ from mer_jax import systems
 from mer_jax.data import motion, packed
 from mer_jax.errors import UserError
 from mer_jax.evaluation import labels
+from mer_jax.files import path_of
 from mer_jax.settings import Settings
 from mer_jax.training.checkpoint import Finished, finished_state, read_arrays, read_meta, read_variables
 from mer_jax.training.state import Variables
@@ -52,7 +53,7 @@ class Network:
 
 def fold_names(workdir: Path | str, seed: int | None = None) -> list[str]:
     """Names of the finished folds of a seed (default: the first)."""
-    workdir = Path(workdir).expanduser()
+    workdir = path_of(workdir)
     splits = _folds(workdir, read_settings(workdir), seed)
     return sorted(read_meta(p)["fold"] for p in splits.iterdir() if (p / "meta").exists()) if splits.is_dir() else []
 
@@ -68,7 +69,7 @@ def open_network(workdir: Path | str, fold: str | None = None, seed: int | None 
     Raises:
       UserError: no run, no such seed or fold, a checkpoint that cannot be read, or one of another network.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = path_of(workdir)
     settings = read_settings(workdir)
     classes = read_classes(workdir, settings)
     if fold is None:
