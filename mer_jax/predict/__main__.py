@@ -67,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--window", type=float, help="seconds of a window (default: the median event, or clip, of the run's data)")
     add("--stride", type=float, help="seconds from one window to the next (default: a quarter of a window)")
     add("--rate", type=float, help="frames a second of the windows (default: nearest training rate; 0: the input's)")
-    add("--threshold", type=float, default=0.5, help="least probability of an expression in an interval (default: 0.5)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="least probability of an expression in an interval (default: 0.5; it depends on the classes: choose it on videos)",
+    )
     add("--min_duration", type=float, help="seconds that an interval lasts at least (default: half a window)")
     add("--batch", type=int, default=16, help="windows that are looked at in one call (default: 16)")
     add("--no_video", action="store_true", help="do not write annotated.mp4 (lists never get one)")

@@ -39,20 +39,26 @@ def timeline(predictor: Predictor, one: Prediction) -> Figure:
         axes.plot(middles, one.probability[:, k], color=colour, linestyle=dashes, linewidth=1.2, label=name)
     title = f"{one.recording.name}: {ASSUMPTION}"
     if one.intervals is not None and one.expression is not None:
-        axes.plot(middles, one.expression, color="#7f7f7f", linewidth=2.4, alpha=0.55, label="expression")
+        several = len(one.classes) > 2  # else the other class is the expression itself
+        if several:
+            axes.plot(middles, one.expression, color="#7f7f7f", linewidth=2.4, alpha=0.55, label="expression")
         axes.axhline(predictor.options.threshold, color="#7f7f7f", linestyle="--", linewidth=0.8)
         for interval in one.intervals:
             name, _ = predictor.label(one, interval)
-            axes.axvspan(origin + interval.start, origin + interval.end, color=look[name][0], alpha=0.15, linewidth=0)
-            middle = origin + (interval.start + interval.end) / 2
-            axes.text(middle, 1.02, name, ha="center", va="bottom", fontsize=7, rotation=35, rotation_mode="anchor")
+            start, end = origin + interval.start, origin + interval.end
+            axes.axvspan(start, end, color=look[name][0], alpha=0.2, linewidth=0)
+            if several:
+                axes.text((start + end) / 2, 1.02, name, va="bottom", fontsize=6.5, rotation=60, rotation_mode="anchor")
         title = f"{one.recording.name}: {len(one.intervals)} intervals with an expression"
     axes.set_xlim(origin, origin + duration)
     axes.set_ylim(0, 1.0)
     axes.set_xlabel("seconds (middle of a window)")
     axes.set_ylabel("probability")
     count = len(one.folds)
-    axes.set_title(f"{title} (mean of {count} folds)" if count > 1 else title, pad=34 if one.intervals else 6)
+    axes.set_title(
+        f"{title} (mean of {count} folds)" if count > 1 else title,
+        pad=42 if one.intervals and len(one.classes) > 2 else 6,
+    )
     figure.legend(loc="outside lower center", ncols=min(len(one.classes) + 1, 8))
     return figure
 

@@ -109,6 +109,7 @@ def _interval_rows(predictor: Predictor, one: Prediction) -> list[list[Any]]:
         name, share = predictor.label(one, interval)
         peak = one.apex[interval.peak] if one.apex[interval.peak] >= 0 else round(one.frames[interval.peak].mean())
         ends = [round(interval.start * fps) + first, min(round(interval.end * fps), one.decoded - 1) + first]
+        peak = min(max(peak, ends[0] - first), ends[1] - first)  # a window reaches beyond its interval
         times = [f"{t + first / fps:.4f}" for t in (interval.start, interval.end)]
         cells = [*times, *ends, int(peak) + first, f"{interval.score:.6f}"]
         rows.append([one.recording.name, *cells, name, f"{share:.6f}"])
