@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         default=0.5,
-        help="least probability of an expression in an interval (default: 0.5; it depends on the classes: choose it on videos)",
+        help="least probability of an expression in an interval (default: 0.5; right ones depend on the classes)",
     )
     add("--min_duration", type=float, help="seconds that an interval lasts at least (default: half a window)")
     add("--batch", type=int, default=16, help="windows that are looked at in one call (default: 16)")
