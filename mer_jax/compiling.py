@@ -3,13 +3,15 @@
   python -m mer_jax.training.compile --config configs/ma2mi.py:paper --topology v5e:4x4
   python -m mer_jax.training.compile --config configs/mol.py:paper --topology v5e:4x4,v5p:2x2x2 --folds 68
 
-A store of --clips clips of --frames frames stands for the data; the numbers of CASME II are the default.
+A store of --clips clips of --frames frames stands for the data; the numbers of CASME II are the default. One stage
+alone: --config.stages=pretrain or finetune.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # before jax: libtpu would ask what machine this is
@@ -53,19 +55,19 @@ def main(_: list[str]) -> None:
                 line = facts(one, topology, len(devices))
                 found.append(line)
                 print(row(line), flush=True)
-        if _JSON.value:
-            write_json(_JSON.value, {"config": startup.config_name(), "jax": jax.__version__, "programs": found})
+                if _JSON.value:  # at once: the next program may take long
+                    facts_of_all = {"config": startup.config_name(), "jax": jax.__version__, "programs": found}
+                    write_json(_JSON.value, facts_of_all)
     except UserError as error:
         print(f"mer_jax: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def compile_all(settings: Settings, devices: Any) -> list[compiler.Compiled]:
-    """Both stages of the config's system."""
+def compile_all(settings: Settings, devices: Any) -> Iterator[compiler.Compiled]:
+    """Both stages of the config's system, or the one that `stages` names."""
     classes, settings = _classes(settings)
     system = systems.build(settings, classes, 7)
-    found = []
-    if system.pretrain is not None:
+    if system.pretrain is not None and settings.stages != "finetune":
         per_epoch = epoch_steps(_MACRO_CLIPS.value, settings.pre.batch)
         pre = PretrainSettings(
             settings.pre.epochs * per_epoch,
@@ -74,7 +76,9 @@ def compile_all(settings: Settings, devices: Any) -> list[compiler.Compiled]:
             shard_params=settings.engine.shard_params,
             remat=settings.engine.remat,
         )
-        found.append(compiler.pretraining(system, pre, _pairs(settings), devices))
+        yield compiler.pretraining(system, pre, _pairs(settings), devices)
+    if settings.stages == "pretrain":
+        return
     store = shapes.store(system.needs, _CLIPS.value, _FRAMES.value, classes)
     engine, per_epoch = settings.engine, epoch_steps(_CLIPS.value, settings.ft.batch)
     scan = engine.chunk_mode != "dispatch" and system.buckets(store) is None
@@ -91,7 +95,7 @@ def compile_all(settings: Settings, devices: Any) -> list[compiler.Compiled]:
         folds_per_device=engine.folds_per_device or -(-_FOLDS.value // len(devices)),
         remat=engine.remat,
     )
-    return found + compiler.folds(system, length, store, _CLIPS.value // 2, devices)
+    yield from compiler.folds(system, length, store, _CLIPS.value // 2, devices)
 
 
 def _classes(settings: Settings) -> tuple[int, Settings]:
