@@ -11,7 +11,7 @@ import pytest
 
 from mer_jax.data import motion, shapes
 from mer_jax.errors import UserError
-from mer_jax.training import topology
+from mer_jax.training import mesh, topology
 from tests.training import test_pretrain, test_waves, toy
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,25 @@ def test_shapes_of_motion_targets_are_those_that_are_computed(kind, monkeypatch)
     frames = np.random.default_rng(0).integers(0, 255, (10, 32, 32, 1), np.uint8)
     found = motion.clip_target(frames, 1, 4, 8, spec)
     assert shapes.target_shape(spec, 32, 8) == (found.shape, found.dtype.type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "chip"
+    process_index: int = 0
+
+
+@pytest.mark.parametrize("axis", [mesh.DATA, mesh.FOLD])
+def test_slices_follow_each_other_on_the_axis(axis):
+    """Whatever order the devices come in: sums within a slice are between neighbours."""
+    chips = [Chip(i, i % 2) for i in range(8)]
+    over = mesh.mesh_of(chips, axis)
+    assert over.axis_names == (axis,)
+    assert [chip.slice_index for chip in over.devices] == [0] * 4 + [1] * 4
+    assert sorted(chip.id for chip in over.devices) == list(range(8))
 
 
 def test_an_unknown_version_is_refused():
