@@ -148,6 +148,16 @@ def f1(parts: Sequence[Scored], stride: float, threshold: float, shortest: float
     return 2 * right / max(found + true, 1), right, found, true
 
 
+def area(parts: Sequence[Scored]) -> float:
+    """Area under the ROC curve of windows: those with their middle inside an event against the others."""
+    scores, inside = np.concatenate([p.scores for p in parts]), []
+    for part in parts:
+        spans = part.video.events
+        inside += [any(a <= m <= b for a, b in spans) for m in part.middles]
+    event, other = scores[inside], scores[~np.array(inside)]
+    return float((event[:, None] > other).mean() + 0.5 * (event[:, None] == other).mean())
+
+
 def choose(parts: Sequence[Scored], stride: float, window: float) -> tuple[float, float]:
     """Threshold and shortest duration with the largest F1."""
     levels = np.quantile(np.concatenate([p.scores for p in parts]), np.linspace(0.2, 0.995, 80))
@@ -198,7 +208,7 @@ def main() -> None:
                 parts[method].setdefault(kind, []).append(Scored(video, scores, middles))
     print(f"windows of {rhythm.window:.3f} s every {rhythm.stride:.3f} s; {os.cpu_count()} cores; videos of "
           f"{given.seconds:g} s at {FPS:g} frames/s, {given.people} of each kind")  # fmt: skip
-    print("method  threshold  shortest  F1 dev  F1 scored (right/found/true)  false alarms/min  frames/s")
+    print("method  threshold  shortest  F1 dev  F1 scored (right/found/true)  false alarms/min  AUC windows  frames/s")
     for method, found in parts.items():
         threshold, shortest = choose(found["development"], rhythm.stride, rhythm.window)
         development = f1(found["development"], rhythm.stride, threshold, shortest)[0]
@@ -207,7 +217,7 @@ def main() -> None:
         minutes = given.seconds * len(found["event-free"]) / 60
         print(
             f"{method:6}  {threshold:9.3f}  {shortest:8.3f}  {development:6.3f}  {score:9.3f} ({right}/{many}/{true})"
-            f"{'':12}{alarms / minutes:10.1f}  {frames / spent[method]:10.1f}"
+            f"{'':12}{alarms / minutes:10.1f}  {area(found['scored']):11.3f}  {frames / spent[method]:10.1f}"
         )
 
 
