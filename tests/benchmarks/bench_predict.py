@@ -8,7 +8,7 @@ A video is one person of the generator without a cut: a head that drifts, blinks
 known times, seconds apart. Thresholds and the shortest duration are chosen on videos of persons of the run's own data
 (each looked at by the fold that held them out), separately for both methods, by F1; then both are measured on persons
 of `micro`, whom nothing has seen, and on videos of them without any event. An interval is found where its
-overlap (IoU) with a true one is at least 0.5. The spotter: mean TV-L1 flow from the first to the strongest frame of
+overlap (IoU) with a true one is at least 0.5; AUC is that of single windows. The spotter: mean TV-L1 flow from the first to the strongest frame of
 the same windows.
 """
 
@@ -58,7 +58,9 @@ def wander(rng: np.random.Generator, seconds: float, deviation: float) -> np.nda
     return knots[low] + timeline.smoothstep(at - low) * (knots[low + 1] - knots[low])
 
 
-def render(folder: Path, config: str, subject: str, seconds: float, events: bool) -> Video:
+def render(
+    folder: Path, config: str, subject: str, seconds: float, events: bool, gain: tuple[float, float] | None = None
+) -> Video:
     """A video of a person of a config; rendered once, then found in its folder.
 
     Args:
@@ -67,8 +69,10 @@ def render(folder: Path, config: str, subject: str, seconds: float, events: bool
       subject: the person.
       seconds: its length.
       events: whether there are expressions: 0.7 to 2.2 s from the end of one to the begin of the next.
+      gain: intensity of the expressions, 1 = the largest excursion; None for that of the config.
     """
     of = CONFIGS[config]
+    of = dataclasses.replace(of, gain=gain or of.gain)
     rng = np.random.default_rng(text_seed("bench_predict", config, subject, str(seconds), str(events)))
     rhythm, who = of.rhythm, person(of.cohort, subject)
     planned: list[tuple[timeline.Event, dict]] = []
@@ -93,6 +97,7 @@ def render(folder: Path, config: str, subject: str, seconds: float, events: bool
     light = np.stack([base + wander(rng, seconds, rhythm.flicker / 3) for base in (1.0, 0.0, 0.0)], 1)
     noise = float(rng.uniform(*rhythm.noise))
     name = f"{config}_{subject}_{'events' if events else 'none'}_{seconds:g}s"
+    name += f"_{gain[0]:g}_{gain[1]:g}" if gain and events else ""
     frames = folder / name
     frames.mkdir(parents=True, exist_ok=True)
     if len(list(frames.glob("*.png"))) < count:
@@ -171,6 +176,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run with a neutral class on a set of synthetic_faces, not on micro")
     parser.add_argument("--seconds", type=float, default=15.0, help="of every video")
     parser.add_argument("--people", type=int, default=4, help="videos of each kind")
+    parser.add_argument("--gain", type=float, nargs=2, help="intensity of the expressions (default: of the data set)")
     parser.add_argument("--videos", type=Path, default=Path("workdir/bench_predict"), help="where they are kept")
     given = parser.parse_args()
     predictor = Predictor(given.run, Options())
@@ -178,7 +184,8 @@ def main() -> None:
     who = [f"p{k + 1:03d}" for k in range(given.people)]
 
     def rendered(config: str, events: bool) -> list[Video]:
-        return [render(given.videos, config, subject, given.seconds, events) for subject in who]
+        gain = (given.gain[0], given.gain[1]) if given.gain else None
+        return [render(given.videos, config, subject, given.seconds, events, gain) for subject in who]
 
     kinds = {
         "development": rendered(predictor.ensemble.settings.data.name.split("/")[1], True),
