@@ -1,15 +1,15 @@
 """Finds expressions in long synthetic videos: a run with a neutral class beside a flow-magnitude spotter.
 
-    python -m mer_jax.main --config configs/ma2mi.py:scratch,labels=synthetic_6,protocol=kfold \
-        --config.data.name=synthetic_faces/spotting --config.data.n_folds=4 --workdir RUN
-    python -m tests.benchmarks.bench_predict RUN [--seconds 15] [--videos FOLDER]
+    python -m mer_jax.main --config configs/ststnet.py:labels=synthetic_expression,protocol=kfold \
+        --config.data.name=synthetic_faces/spotting --config.data.n_folds=2 --config.ft.epochs=300 --workdir RUN
+    python -m tests.benchmarks.bench_predict RUN [--seconds 15] [--people 4] [--gain LOW HIGH] [--videos FOLDER]
 
 A video is one person of the generator without a cut: a head that drifts, blinks, light that changes, and events at
 known times, seconds apart. Thresholds and the shortest duration are chosen on videos of persons of the run's own data
 (each looked at by the fold that held them out), separately for both methods, by F1; then both are measured on persons
-of `micro`, whom nothing has seen, and on videos of them without any event. An interval is found where its
-overlap (IoU) with a true one is at least 0.5; AUC is that of single windows. The spotter: mean TV-L1 flow from the first to the strongest frame of
-the same windows.
+of `micro`, whom nothing has seen, and on videos of them without any event. An interval is found where its overlap (IoU)
+with a true one is at least 0.5; AUC is that of single windows. The spotter: mean TV-L1 flow from the first to the
+strongest frame of the same windows.
 """
 
 from __future__ import annotations
