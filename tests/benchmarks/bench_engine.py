@@ -53,7 +53,7 @@ def finetune(options: argparse.Namespace) -> None:
     for mode in options.modes.split(","):
         fold_mode, chunk_mode, per_device = mode.split("/")
         length = folds.FoldSettings(
-            steps=options.steps, steps_per_epoch=7, batch=settings.ft.batch, chunk_steps=options.steps,
+            steps=2 * options.steps, steps_per_epoch=7, batch=settings.ft.batch, chunk_steps=options.steps,
             save_every=options.steps, evaluate_every=options.steps, fold_mode=fold_mode, chunk_mode=chunk_mode,
             folds_per_device=int(per_device),
         )  # fmt: skip
