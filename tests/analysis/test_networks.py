@@ -62,6 +62,26 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
         open_network(tmp_path)
 
 
+def test_classes_that_nobody_knows_are_named(workdir, tmp_path):
+    root, *_ = workdir
+    settings = json.loads((root / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "manifest.json").write_text('{"classes": ["happiness", "joy"]}')
+    with pytest.raises(
+        UserError, match=r"manifest\.json: found the class 'joy'; the label set 'synthetic_5' has happin"
+    ):
+        open_network(tmp_path, "cohort/01")
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "data": {**settings["data"], "labels": "own"}}))
+    with pytest.raises(
+        UserError, match=r"manifest\.json: found no classes, and the label set 'own' takes them from the"
+    ):
+        open_network(tmp_path, "cohort/01")
+    (tmp_path / "manifest.json").write_text('{"classes": [')
+    with pytest.raises(UserError, match=r"manifest\.json: not JSON"):
+        open_network(tmp_path, "cohort/01")
+
+
 def test_imported_weights_open_without_a_fold(workdir, tmp_path):
     root, _, variables = workdir
     (tmp_path / "config.json").write_text((root / "config.json").read_text())
