@@ -113,6 +113,21 @@ def neighbours(features: np.ndarray, labels: np.ndarray, person: np.ndarray, cou
     return np.stack([hit, (same & others).sum(1) / np.maximum(others.sum(1), 1)], axis=1)
 
 
+def same_person(features: np.ndarray, person: np.ndarray, count: int = NEIGHBOURS) -> tuple[float, float]:
+    """Share of the nearest clips, whoever shows in them, that are of the same person, and what chance gives.
+
+    Args:
+      features: [n, K].
+      person: [n].
+      count: nearest clips that are looked at.
+    """
+    distance = ((features[:, None] - features[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :count]
+    same = person[:, None] == person[None]
+    return float(np.take_along_axis(same, nearest, 1).mean()), float((same.sum(1) - 1).mean() / (len(person) - 1))
+
+
 def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first two principal components [n, 2] and their shares of the variance [2]; signs are fixed."""
     centred = features - features.mean(0)
@@ -170,7 +185,7 @@ def write_features(run: Run, data_dir: str = "") -> Path:
         "predicted": np.concatenate([said[fold] for fold in folds]), "clip": names[order], "person": person,
         "agreement": np.array([aligned.agreement, aligned.chance]),
         "anchors": np.int64(len(shared)), "folds": np.int64(len(folds)),
-        "near": near.mean(0), "near_difference": np.array([found[k] for k in ("mean", "low", "high", "p")]),
+        "same_person": np.array(same_person(features, person)), "near": near.mean(0), "near_difference": np.array([found[k] for k in ("mean", "low", "high", "p")]),
     }  # fmt: skip
     with atomic_open(run.workdir / FEATURES, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

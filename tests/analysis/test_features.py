@@ -58,6 +58,13 @@ def test_neighbours_are_those_of_other_persons():
     np.testing.assert_allclose(near[:, 1], [0, 0, 0.5, 0.5, 0.5, 0.5])
 
 
+def test_features_of_persons():
+    points = np.array([[0.0], [0.1], [3.0], [3.1], [9.0], [9.3]])
+    apart, mixed = np.repeat(["a", "b", "c"], 2), np.tile(["a", "b", "c"], 2)
+    assert features.same_person(points, apart, 1) == (1, pytest.approx(0.2))
+    assert features.same_person(points, mixed, 1) == (0, pytest.approx(0.2))
+
+
 def test_principal_components_against_scikit_learn():
     x = np.random.default_rng(0).normal(size=(20, 5)) * [3, 1, 2, 1, 1]
     points, share = features.principal(x)
