@@ -48,11 +48,12 @@ def features_section(page: Page, panels: Mapping[str, np.ndarray], classes: Sequ
     ]
     page.add(f'<div class="two">{"".join(made)}</div>')
     (hit, chance), (mean, low, high, p) = panels["near"], panels["near_difference"]
+    own, own_chance = panels["same_person"]
     page.add(
         f"<p>Of the {NEIGHBOURS} nearest clips of other persons, {hit:.0%} have the class of a clip; by chance it "
-        f"would be {chance:.0%} (difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] over persons, p {p:.3f}). Of the nearest ones "
-        f"of all clips {panels['same_person'][0]:.0%} are of the same person, by chance {panels['same_person'][1]:.0%}: "
-        "the more, the more the features tell who it is.</p>"
+        f"would be {chance:.0%} (difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] over persons, p {p:.3f}). Of the "
+        f"{NEIGHBOURS} nearest of all clips, {own:.0%} are of the same person, by chance {own_chance:.0%}: the more, "
+        "the more the features tell who it is.</p>"
     )
 
 

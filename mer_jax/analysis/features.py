@@ -185,7 +185,8 @@ def write_features(run: Run, data_dir: str = "") -> Path:
         "predicted": np.concatenate([said[fold] for fold in folds]), "clip": names[order], "person": person,
         "agreement": np.array([aligned.agreement, aligned.chance]),
         "anchors": np.int64(len(shared)), "folds": np.int64(len(folds)),
-        "same_person": np.array(same_person(features, person)), "near": near.mean(0), "near_difference": np.array([found[k] for k in ("mean", "low", "high", "p")]),
+        "same_person": np.array(same_person(features, person)), "near": near.mean(0),
+        "near_difference": np.array([found[k] for k in ("mean", "low", "high", "p")]),
     }  # fmt: skip
     with atomic_open(run.workdir / FEATURES, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
