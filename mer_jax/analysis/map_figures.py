@@ -86,7 +86,7 @@ def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _difference(row: Mapping[str, Any] | None) -> str:
     if row is None or not row["n"]:
         return ""
-    p = f"{row['p']:.4f}" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    p = _p(row["p"])
     return f"{row['mean']:+.3f}<small>[{row['low']:+.3f}, {row['high']:+.3f}]</small><small>p {p}</small>"
 
 
@@ -167,4 +167,8 @@ def lines(scores: MapScores) -> list[str]:
 
 
 def _plain(name: str, row: Mapping[str, Any]) -> str:
-    return f"- {name} {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] p {row['p']:.3f}"
+    return f"- {name} {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] p {_p(row['p'])}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
