@@ -74,7 +74,7 @@ def describe(topology: str, slices: int = 1) -> Sequence[Any]:
         raise UserError(f"--topology is {topology!r}; expected one of {', '.join(MEMORY)} and a shape, as in v5e:4x4")
     how: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if topology.startswith("v4:"):
-        how["chip_config_name"] = "megachip"  # one device a chip, as jax sees a v4 by default
+        how["chip_config_name"] = "megacore"  # one device a chip, as jax sees a v4 by default
     try:
         return list(topologies.get_topology_desc(topology_name=topology, platform="tpu", **how).devices)
     except Exception as error:
