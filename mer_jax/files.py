@@ -7,6 +7,7 @@ it has been uploaded, so there it is written at once, under its own name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -20,6 +21,8 @@ from typing import IO, Any
 from mer_jax.errors import UserError
 
 SCHEMES = ("gs",)  # what orbax and TensorStore write checkpoints to, beside folders
+_STORAGE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
+_STORAGE = re.compile("|".join(os.strerror(number) for number in _STORAGE_ERRNO))
 
 
 def local_cache() -> Path:
@@ -124,3 +127,22 @@ def write_json(path: Path | str, value: Any) -> None:
 def read_json(path: Path | str) -> Any:
     """Reads a JSON file."""
     return json.loads((Path(path) if isinstance(path, str) else path).read_text(encoding="utf-8"))
+
+
+def storage_error(error: BaseException) -> str | None:
+    """What to tell of an error whose cause is a file system that is full, read-only or gone; None for any other error.
+
+    Orbax and TensorStore wrap such errors in others, or put them into words.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        reason = _STORAGE.search(str(cause))
+        if reason or (isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO):
+            name = getattr(cause, "filename", None)
+            said = reason[0] if reason else os.strerror(getattr(cause, "errno", 0) or 0)
+            return (
+                f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. Make room, or the file system "
+                "writable, and run the same command again"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None

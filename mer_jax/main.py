@@ -16,6 +16,7 @@ from absl import app, flags
 
 from mer_jax import startup
 from mer_jax.errors import MerError, UserError
+from mer_jax.files import storage_error
 
 _CONFIG = startup.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; default: workdir/<config>. A run there goes on.")
@@ -49,7 +50,7 @@ def main(_: list[str]) -> None:
         print("mer_jax: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(130)
     except Exception as error:
-        if told := startup.storage_error(error):
+        if told := storage_error(error):
             print(f"mer_jax: {told}", file=sys.stderr, flush=True)
             os._exit(startup.stop(UserError.exit_code))
         if not jax.distributed.is_initialized() or jax.process_count() == 1:

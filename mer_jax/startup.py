@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -26,8 +25,6 @@ _LOST = re.compile(
     r"Gloo \S+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED|another task died"
 )
-_STORAGE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
-_STORAGE = re.compile("|".join(os.strerror(number) for number in _STORAGE_ERRNO))
 _MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
 
 
@@ -192,25 +189,6 @@ def stop(code: int) -> int:
         leaving.start()
         leaving.join(_MISTAKE_SECONDS if code == UserError.exit_code else None)
     return code
-
-
-def storage_error(error: BaseException) -> str | None:
-    """What to tell of an error whose cause is a file system that is full, read-only or gone; None for any other error.
-
-    Orbax and TensorStore wrap such errors in others, or put them into words.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        reason = _STORAGE.search(str(cause))
-        if reason or (isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO):
-            name = getattr(cause, "filename", None)
-            said = reason[0] if reason else os.strerror(getattr(cause, "errno", 0) or 0)
-            return (
-                f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. Make room, or the file system "
-                "writable, and run the same command again"
-            )
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def fail(error: Exception) -> int:

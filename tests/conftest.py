@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 from absl import flags
 
+from tests.benchmarks import settings
+
 # One for all workers of a session: they inherit the environment of the process that starts them.
 os.environ.setdefault("MER_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="mer_jax_test_cache_"))
 # Where tests that run `main` build their clips: once, whoever comes first.
@@ -23,3 +25,5 @@ jax.config.update("jax_compilation_cache_dir", os.environ["MER_JAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
+
+settings.stand_in()  # networks, systems and training are tested without ml_collections too

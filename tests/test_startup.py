@@ -1,7 +1,5 @@
 """What a process says and does before and after a run; runs of several processes are in tests/launch."""
 
-import errno
-import os
 from pathlib import Path
 
 import jax
@@ -16,17 +14,6 @@ from mer_jax.training import mesh
 def test_a_workdir_is_absolute():
     assert startup.workdir("~/a") == Path("~/a").expanduser()
     assert startup.workdir("b").is_absolute()
-
-
-def test_a_full_or_read_only_disk_is_told_in_one_message():
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/w/checkpoints/pretrain/4")
-    assert startup.storage_error(full).startswith("/w/checkpoints/pretrain/4: No space left on device; what was saved")
-    wrapped = RuntimeError("saving failed")
-    wrapped.__cause__ = ValueError("RESOURCE_EXHAUSTED: write: Disk quota exceeded [source locations=...]")
-    assert startup.storage_error(wrapped).startswith("Disk quota exceeded; what was saved before is whole. Make room")
-    assert startup.storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS))).startswith("Read-only file system; ")
-    for other in (OSError(errno.ENOENT, "No such file or directory"), ValueError("shapes differ"), FileNotFoundError()):
-        assert startup.storage_error(other) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Settings of a config file for benchmarks, which must run where ml_collections is missing."""
+"""Settings of a config file for benchmarks and tests, which must run where ml_collections is missing."""
 
 import importlib.util
 import sys
@@ -26,10 +26,15 @@ class PlainConfig(dict):
         return {k: v.to_dict() if isinstance(v, PlainConfig) else v for k, v in self.items()}
 
 
+def stand_in():
+    """Has the config files find `PlainConfig` where ml_collections is missing."""
+    if sys.modules.get("ml_collections") is None and importlib.util.find_spec("ml_collections") is None:
+        sys.modules["ml_collections"] = types.SimpleNamespace(ConfigDict=PlainConfig)
+
+
 def settings_of(words: str, config: str = "ma2mi"):
     """Settings of `configs/<config>.py:<words>`, with or without ml_collections."""
-    if importlib.util.find_spec("ml_collections") is None:
-        sys.modules["ml_collections"] = types.SimpleNamespace(ConfigDict=PlainConfig)
+    stand_in()
     from mer_jax.settings import Settings
 
     return Settings(importlib.import_module(f"configs.{config}").get_config(words).to_dict())

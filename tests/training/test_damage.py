@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mer_jax import files, prepare, startup
+from mer_jax import files, prepare
 from mer_jax.errors import UserError
 from mer_jax.training import checkpoint
 from mer_jax.training.monitor import Monitor
@@ -40,7 +40,7 @@ def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path):
 
     with full_disk(20_000), pytest.raises(Exception, match="File too large") as caught:
         save()
-    assert "what was saved before is whole" in startup.storage_error(caught.value)
+    assert "what was saved before is whole" in files.storage_error(caught.value)
     again = checkpoint.Rolling(tmp_path)  # the next start
     assert again.latest() == 1
     arrays, meta = again.restore(1)
@@ -60,9 +60,20 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         files.write_json(tmp_path / "metrics.json", {"n": 2})
-    assert startup.storage_error(caught.value)
+    assert files.storage_error(caught.value)
     assert files.read_json(tmp_path / "metrics.json") == {"n": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_full_or_read_only_disk_is_told_in_one_message():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/w/checkpoints/pretrain/4")
+    assert files.storage_error(full).startswith("/w/checkpoints/pretrain/4: No space left on device; what was saved")
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = ValueError("RESOURCE_EXHAUSTED: write: Disk quota exceeded [source locations=...]")
+    assert files.storage_error(wrapped).startswith("Disk quota exceeded; what was saved before is whole. Make room")
+    assert files.storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS))).startswith("Read-only file system; ")
+    for other in (OSError(errno.ENOENT, "No such file or directory"), ValueError("shapes differ"), FileNotFoundError()):
+        assert files.storage_error(other) is None
 
 
 def test_a_read_only_workdir_is_one_message(tmp_path, monkeypatch):
