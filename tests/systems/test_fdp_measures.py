@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from skimage import metrics
+import pytest
 
 from mer_jax.systems import fdp_measures
+
+metrics = pytest.importorskip("skimage.metrics")  # of the extra `test`; training machines may lack it
 
 RNG = np.random.default_rng(0)
 FOUND, TRUE = (RNG.uniform(size=(2, 16, 16)).astype(np.float32) for _ in range(2))
