@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # before jax: libtpu would ask what machine this is
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is taken: several may compile at once
 
 import jax
 from absl import app, flags

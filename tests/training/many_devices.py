@@ -57,9 +57,14 @@ if __name__ == "__main__":
         (directory / "sent.json").write_text(json.dumps({k: v.collectives for k, v in sent.items()}))
 
     protocol = folds.FoldEngine(toy.ToySystem(), toy.store(), toy.folds(), test_waves.SETTINGS)
-    rolling = checkpoint.Rolling(directory / "folds" / "wave")
-    finished = checkpoint.Finished(directory / "folds" / "folds")
-    waves.train_folds(protocol, toy.clip_names(), rolling, finished, monitor, test_pretrain.Stop())
-    rolling.close()
-    finished.close()
+    for place, stops in (("folds", (None,)), ("stopped", (2, None))):  # as above: stopped and continued, to the bit
+        rolling = checkpoint.Rolling(directory / place / "wave")
+        finished = checkpoint.Finished(directory / place / "folds")
+        for stop in stops:
+            try:
+                waves.train_folds(protocol, toy.clip_names(), rolling, finished, monitor, test_pretrain.Stop(stop))
+            except Preempted:
+                assert rolling.restore(rolling.latest())[1]["step"] == 10
+        rolling.close()
+        finished.close()
     monitor.close()

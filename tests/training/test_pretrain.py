@@ -129,7 +129,11 @@ def test_devices_and_processes_agree_with_one_device(tmp_path, reference, proces
         assert sent["sharded"]["all-gather"][1] >= 4 * 192 * 64
     # the folds of the same processes against folds one by one on one device
     for name, expected in toy_folds(tmp_path / "one").items():
-        assert_close(checkpoint.read_arrays(tmp_path / "folds" / "folds" / name), expected, 1e-4)
+        found = tmp_path / "folds" / "folds" / name
+        assert_close(checkpoint.read_arrays(found), expected, 1e-4)
+        stopped = tmp_path / "stopped" / "folds" / name
+        assert_close(checkpoint.read_arrays(stopped), checkpoint.read_arrays(found), 0)
+        assert checkpoint.read_meta(stopped) == checkpoint.read_meta(found)
 
 
 def toy_folds(directory):
