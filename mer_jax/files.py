@@ -129,6 +129,21 @@ def read_json(path: Path | str) -> Any:
     return json.loads((Path(path) if isinstance(path, str) else path).read_text(encoding="utf-8"))
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """Content of a JSON file of a run; {} where it is missing.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except ValueError as error:  # of json and of the encoding
+        raise UserError(f"{path}: not JSON ({error}); expected the file as the run wrote it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found {str(found)[:40]}; expected names and values, as the run wrote them")
+    return found
+
+
 def storage_error(error: BaseException) -> str | None:
     """What to tell of an error whose cause is a file system that is full, read-only or gone; None for any other error.
 

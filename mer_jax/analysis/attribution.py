@@ -34,6 +34,7 @@ from mer_jax.analysis.map_scores import (
     GRADIENTS,
     MAPS,
     MEAN,
+    MOMENTS,
     NONE,
     RANDOM,
     SCORES,
@@ -55,7 +56,6 @@ from mer_jax.training.checkpoint import finished_state, read_variables
 MOVING = 0.1  # of the frame
 GRID = 64  # places along a side of a map that are kept: of large frames a map is only this fine
 SHOWN = 6
-MOMENTS = ("onset", "apex", "offset")
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ from typing import Any
 
 from mer_jax.analysis import comparison_figures
 from mer_jax.analysis.open_run import Run, open_run
-from mer_jax.analysis.page import TITLES, Page, escape, score_cell, short, table
+from mer_jax.analysis.page import TITLES, Page, escape, p_text, score_cell, short, table
 from mer_jax.analysis.published_table import published_results
 from mer_jax.errors import UserError
 from mer_jax.evaluation import comparison
@@ -172,7 +172,7 @@ def _verdict(result: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     way = "higher" if row["difference"] >= 0 else "lower"
     text = (
         f"{score} of {pair['a']} is {abs(row['difference']):.3f} {way} than that of {pair['b']} "
-        f"({level:.0%} interval {row['low']:+.3f} to {row['high']:+.3f}, p = {_p(p)}"
+        f"({level:.0%} interval {row['low']:+.3f} to {row['high']:+.3f}, p = {p_text(p)}"
         + (", Holm)" if row["p_holm"] is not None else ")")
     )
     if p <= 1 - level + 1e-12:
@@ -185,10 +185,6 @@ def _verdict(result: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
 
 def _title(score: str) -> str:
     return TITLES.get(score, score)
-
-
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
 
 
 # --- Table and CSV ---------------------------------------------------------------------------------------------------
@@ -221,15 +217,15 @@ def _text(result: Mapping[str, Any]) -> str:
             cells = [
                 f"{pair['a']} - {pair['b']}" + ("" if result["comparable"] else f" ({BRAND})"), _title(score),
                 f"{row['a']:.4f}", f"{row['b']:.4f}",
-                f"{row['difference']:+.4f} [{row['low']:+.3f}, {row['high']:+.3f}]", _spreads(row), _p(row["p"]),
+                f"{row['difference']:+.4f} [{row['low']:+.3f}, {row['high']:+.3f}]", _spreads(row), p_text(row["p"]),
             ]  # fmt: skip
-            cells += [_p(row["p_holm"])] if several else []
+            cells += [p_text(row["p_holm"])] if several else []
             rows.append([*cells, "" if row["resolvable"] is None else f"{row['resolvable']:.4f}"])
     lines += ["", *columns(rows), ""]
     for pair in result["pairs"]:
         tests = pair["mcnemar"]["seeds"]
         seeds = ", ".join(
-            f"seeds {t['seed_a']}/{t['seed_b']}: {t['only_a']}:{t['only_b']} p {_p(t['p'])}" for t in tests
+            f"seeds {t['seed_a']}/{t['seed_b']}: {t['only_a']}:{t['only_b']} p {p_text(t['p'])}" for t in tests
         )
         lines.append(f"McNemar ({pair['mcnemar']['assumes']}), {pair['a']} - {pair['b']}: {seeds}")
     lines += ["", *(pair["verdict"] for pair in result["pairs"])]
@@ -308,8 +304,8 @@ def _differences(page: Page, result: Mapping[str, Any]) -> None:
         for score, row in pair["scores"].items():
             interval = f"<small>[{short(row['low'])}, {short(row['high'])}]</small>"
             cells = [
-                escape(_title(score)), f"{row['difference']:+.3f}{interval}", _spreads(row), _p(row["p"]),
-                *([_p(row["p_holm"])] if several else []),
+                escape(_title(score)), f"{row['difference']:+.3f}{interval}", _spreads(row), p_text(row["p"]),
+                *([p_text(row["p_holm"])] if several else []),
                 "" if row["resolvable"] is None else f"{row['resolvable']:.3f}",
                 "" if row["persons_needed"] is None else f"{row['persons_needed']}",
             ]  # fmt: skip
@@ -325,14 +321,13 @@ def _details(page: Page, result: Mapping[str, Any]) -> None:
             f"classes_{number}", comparison_figures.class_differences(pair["per_class"], pair["a"], pair["b"]),
             "F1 of each class (number of clips), interval over persons, not corrected for the number of classes",
         )  # fmt: skip
-        page.add(f'<div class="two">{classes}<div>{_datasets(pair, result["primary"])}</div></div>')
         unit = "known action units" if result["task"] == "au" else "clips"
         parts = comparison_figures.person_differences(pair["per_person"], pair["a"], pair["b"])
         people = [
             page.figure(f"persons_{number}_{k}", part, f"Every person (number of {unit})" if k == 1 else "")
             for k, part in enumerate(parts, start=1)
         ]
-        page.add(f'<div class="two">{"".join(people)}</div>')
+        page.add(f'<div class="two">{classes}{"".join(people)}</div>', _datasets(pair, result["primary"]))
     left = len(result["pairs"]) - DETAILS
     if left > 0:
         page.add(f'<p class="facts">Classes and persons of {left} more pairs are in comparison.json.</p>')
@@ -343,7 +338,7 @@ def _datasets(pair: Mapping[str, Any], score: str) -> str:
     rows = [
         [
             name, str(row["n"]), str(row["persons"]), f"{row['a']:.3f}", f"{row['b']:.3f}",
-            f"{row['difference']:+.3f}<small>[{short(row['low'])}, {short(row['high'])}]</small>", _p(row["p"]),
+            f"{row['difference']:+.3f}<small>[{short(row['low'])}, {short(row['high'])}]</small>", p_text(row["p"]),
         ]
         for name, row in pair["per_dataset"].items()
     ]  # fmt: skip
@@ -359,6 +354,11 @@ def _mcnemar(page: Page, result: Mapping[str, Any]) -> None:
     rows = []
     for pair in result["pairs"]:
         for test in pair["mcnemar"]["seeds"]:
-            cells = [f"{test['seed_a']} / {test['seed_b']}", str(test["only_a"]), str(test["only_b"]), _p(test["p"])]
+            cells = [
+                f"{test['seed_a']} / {test['seed_b']}",
+                str(test["only_a"]),
+                str(test["only_b"]),
+                p_text(test["p"]),
+            ]
             rows.append([f"{pair['a']} − {pair['b']}", *cells])
     page.add(table(["", "seeds", "only first right", "only second right", "p"], rows, "names"))

@@ -16,6 +16,7 @@ from mer_jax.analysis.open_run import Curve
 # Okabe & Ito, Color Universal Design
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # colours are lost in print
 WIDTH = 5.2  # inches; at 100 pixels an inch what a telephone shows unscaled, or half a page
 DPI = 200
 PERSONS = 40  # in one figure
@@ -56,7 +57,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], seeds: in
     figure, axes = new_figure(WIDTH, 1.2 + 0.58 * len(classes))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(counts):
-        ink = "white" if share[i, j] > 0.55 else "black"
+        ink = "white" if share[i, j] > 0.65 else "black"
         axes.text(j, i, f"{value}\n{share[i, j]:.0%}", ha="center", va="center", color=ink, fontsize=8)
     turn: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(classes) > 3 else {}
     axes.set_xticks(range(len(classes)), classes, **turn)
@@ -151,10 +152,15 @@ def _lines(axes: Axes, lines: Sequence[Curve], number: int | None, name: str | N
     for k, seed in enumerate(seeds):
         mine = [curve for curve in lines if curve.seed == seed]
         color = PALETTE[(k if number is None else number) % len(PALETTE)]
-        dash = DASHES[(0 if number is None else k) % len(DASHES)]
+        dash = DASHES[k % len(DASHES)]
         label = name if name and k == 0 else (f"seed {seed}" if name is None and len(seeds) > 1 else None)
         if len(mine) == 1:
-            axes.plot(mine[0].step, mine[0].value, dash, marker=_mark(mine), color=color, linewidth=1.5, label=label)
+            every = max(len(mine[0].step) // 5, 1)
+            mark = _mark(mine) if number is None else MARKERS[number % len(MARKERS)]
+            axes.plot(
+                mine[0].step, mine[0].value, dash, marker=mark, markevery=every, markersize=5, color=color,
+                linewidth=1.5, label=label,
+            )  # fmt: skip
             continue
         for curve in mine:
             axes.plot(curve.step, curve.value, marker=_mark(mine), color=color, alpha=0.25, linewidth=0.6, markersize=3)

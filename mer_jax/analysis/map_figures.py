@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mer_jax.analysis import figures
-from mer_jax.analysis.map_scores import DIFFERENCE, GRADIENTS, LEVEL, TRAINED, MapScores, summarise
-from mer_jax.analysis.page import Page, escape, table
+from mer_jax.analysis.map_scores import DIFFERENCE, GRADIENTS, LEVEL, MOMENTS, TRAINED, MapScores, summarise
+from mer_jax.analysis.page import Page, escape, p_text, table
 
-MOMENTS = ("onset", "apex", "offset")
 COLUMNS = 9  # of a figure
 _KINDS = {
     "moving": "Mass in the clip's true moving region minus the same map's mean mass in the regions of clips of other "
@@ -86,8 +85,9 @@ def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _difference(row: Mapping[str, Any] | None) -> str:
     if row is None or not row["n"]:
         return ""
-    p = _p(row["p"])
-    return f"{row['mean']:+.3f}<small>[{row['low']:+.3f}, {row['high']:+.3f}]</small><small>p {p}</small>"
+    return (
+        f"{row['mean']:+.3f}<small>[{row['low']:+.3f}, {row['high']:+.3f}]</small><small>p {p_text(row['p'])}</small>"
+    )
 
 
 def _groups(panels: Mapping[str, np.ndarray]) -> list[list[str]]:
@@ -167,8 +167,4 @@ def lines(scores: MapScores) -> list[str]:
 
 
 def _plain(name: str, row: Mapping[str, Any]) -> str:
-    return f"- {name} {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] p {_p(row['p'])}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
+    return f"- {name} {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] p {p_text(row['p'])}"

@@ -23,6 +23,7 @@ COLUMNS = ("seed", "fold", "dataset", "subject", "clip", "map", "weights", "dist
 VALUES = ("au_share", "au_area", "own", "other", "event_share", "event_moments", "gap")
 TRAINED, RANDOM, MEAN, NONE = "trained", "random", "mean of others", "none"
 DIFFERENCE = "difference image"
+MOMENTS = ("onset", "apex", "offset")  # at which maps are drawn
 REPLICATES = 2000
 LEVEL = 0.95
 

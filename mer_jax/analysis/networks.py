@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mer_jax import systems
 from mer_jax.data import motion, packed
 from mer_jax.errors import UserError
 from mer_jax.evaluation import labels
-from mer_jax.files import path_of
+from mer_jax.files import path_of, read_facts
 from mer_jax.settings import Settings
 from mer_jax.training.checkpoint import Finished, finished_state, read_arrays, read_meta, read_variables
 from mer_jax.training.state import Variables
@@ -100,7 +99,7 @@ def read_settings(workdir: Path) -> Settings:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir}: found no config.json; expected the workdir of a run")
-    return Settings(_json(path))
+    return Settings(read_facts(path))
 
 
 def read_classes(workdir: Path, settings: Settings) -> tuple[str, ...]:
@@ -110,7 +109,7 @@ def read_classes(workdir: Path, settings: Settings) -> tuple[str, ...]:
       UserError: the manifest names one that the label set does not know, or there are no names at all.
     """
     path = workdir / "manifest.json"
-    found = tuple((_json(path) if path.is_file() else {}).get("classes") or ())
+    found = tuple(read_facts(path).get("classes") or ())
     known = labels.REGISTRY.get(settings.data.labels)
     if isinstance(known, labels.LabelSet):
         unknown = [name for name in found if name not in known.classes]
@@ -126,13 +125,6 @@ def read_classes(workdir: Path, settings: Settings) -> tuple[str, ...]:
             "their names as the run wrote them"
         )
     return found or (tuple(f"AU{unit}" for unit in known.units) if known is not None else ())
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); expected the file as the run wrote it") from None
 
 
 def _folds(workdir: Path, settings: Settings, seed: int | None) -> Path:

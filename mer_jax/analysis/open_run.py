@@ -26,7 +26,7 @@ from mer_jax.analysis.pictures.base import PANELS
 from mer_jax.errors import UserError
 from mer_jax.evaluation.protocols import read_splits
 from mer_jax.evaluation.results import Predictions, read_metrics, read_predictions
-from mer_jax.files import path_of
+from mer_jax.files import path_of, read_facts
 from mer_jax.settings import Settings
 
 if TYPE_CHECKING:  # the readers of checkpoints and data take seconds to import, which a report has no need of
@@ -217,7 +217,7 @@ def open_run(workdir: Path | str) -> Run:
     if (workdir / "predictions.csv").exists():
         classes = metrics["classes"] if metrics and metrics.get("task", "emotion") == "emotion" else None
         predictions = read_predictions(workdir / "predictions.csv", classes)
-    settings = _json(workdir / "config.json")
+    settings = read_facts(workdir / "config.json")
     config = without_paths(settings)
     return Run(
         workdir=workdir,
@@ -225,7 +225,7 @@ def open_run(workdir: Path | str) -> Run:
         settings=Settings(settings),
         config=config,
         splits=read_splits(workdir / "splits.csv") if (workdir / "splits.csv").exists() else {},
-        manifest=without_paths(_json(workdir / "manifest.json")) if (workdir / "manifest.json").exists() else {},
+        manifest=without_paths(read_facts(workdir / "manifest.json")),
         metrics=without_paths(metrics) if metrics else None,
         predictions=predictions,
         looks=_looks(workdir / "log.jsonl"),
@@ -250,13 +250,6 @@ def _last_part(path: str) -> str:
     return "…/" + re.split(r"[\\/]", path.rstrip("\\/"))[-1]
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); expected the file as the run wrote it") from None
-
-
 def _looks(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
@@ -278,7 +271,7 @@ def _looks(path: Path) -> list[dict[str, Any]]:
 def _health(checkpoints: Path, seeds: Sequence[int]) -> dict[int, Any]:
     files = {seeds[0]: checkpoints / "pretrain" / "health.json"}
     files |= {seed: checkpoints / f"seed_{seed}" / "pretrain" / "health.json" for seed in seeds if len(seeds) > 1}
-    return {seed: _json(path) for seed, path in files.items() if path.exists()}
+    return {seed: read_facts(path) for seed, path in files.items() if path.exists()}
 
 
 def _panels(path: Path, system: str) -> dict[str, np.ndarray]:

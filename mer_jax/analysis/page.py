@@ -15,7 +15,7 @@ from mer_jax.analysis import figures
 from mer_jax.files import atomic_open
 
 TITLES = {"acc": "accuracy", "uf1": "UF1", "uar": "UAR", "wf1": "weighted F1"} | {
-    "f1_binary": "F1 (present)", "f1_macro": "F1 (macro)", "support": "clips"
+    "f1": "F1", "f1_binary": "F1 (present)", "f1_macro": "F1 (macro)", "support": "clips"
 }  # fmt: skip
 STYLE = """
 :root{color-scheme:light}
@@ -116,6 +116,11 @@ def score_cell(value: Any, several: bool) -> str:
     if "low" in value:
         text += f"<small>[{short(value['low'])}, {short(value['high'])}]</small>"
     return text
+
+
+def p_text(value: float) -> str:
+    """A p value, with a digit more where it is small."""
+    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
 
 
 def short(value: float) -> str:

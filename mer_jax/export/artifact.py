@@ -13,9 +13,10 @@ from mer_jax.analysis.networks import Network
 from mer_jax.analysis.open_run import without_paths
 from mer_jax.data import motion
 from mer_jax.errors import UserError
+from mer_jax.evaluation.results import read_metrics
 from mer_jax.export import card, network
 from mer_jax.export.loading import CARD, FACTS, NETWORK
-from mer_jax.files import atomic_open, read_json, write_json
+from mer_jax.files import atomic_open, read_facts, write_json
 from mer_jax.predict import time_scale
 from mer_jax.predict.ensemble import Ensemble
 
@@ -53,8 +54,8 @@ def write(run: Path, out: Path, fold: str | None = None, seed: int | None = None
         + ("probability of each action unit" if networks[0].settings.task == "au" else "probabilities, adding up to 1"),
         "preprocessing": preprocessing(run, networks[0]),
     }
-    metrics = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else None
-    manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+    metrics = read_metrics(run / "metrics.json") if (run / "metrics.json").is_file() else None
+    manifest = read_facts(run / "manifest.json")
     out.mkdir(parents=True, exist_ok=True)
     with atomic_open(out / NETWORK, "wb") as file:
         file.write(exported.serialize())

@@ -16,7 +16,7 @@ from mer_jax.data import source as sources
 from mer_jax.data.time_scale import TimeScale
 from mer_jax.errors import UserError
 from mer_jax.evaluation import labels
-from mer_jax.files import read_json
+from mer_jax.files import read_facts
 from mer_jax.predict import intervals
 from mer_jax.predict.ensemble import Ensemble
 from mer_jax.predict.recordings import Recording
@@ -105,8 +105,7 @@ def expression(probability: np.ndarray, classes: Sequence[str]) -> np.ndarray | 
 
 def time_scale(run: Path, settings: Any) -> TimeScale | None:
     """That of the clips that a run scores: from its manifest, else from the built data; None where neither says."""
-    path = run / "manifest.json"
-    found = (read_json(path) if path.is_file() else {}).get("time_scale")
+    found = read_facts(run / "manifest.json").get("time_scale")
     if found:
         return TimeScale.of_json(found)
     try:
