@@ -78,8 +78,11 @@ class PretrainEngine:
         self.system, self.stage, self.settings = system, system.pretrain, settings
         self.mesh = over if over is not None else mesh.make_mesh(mesh.DATA)
         if settings.batch % self.mesh.size:
+            below = settings.batch // self.mesh.size * self.mesh.size
+            near = " or ".join(str(n) for n in (below, below + self.mesh.size) if n)
             raise UserError(
-                f"pre.batch is {settings.batch}; expected a multiple of the {self.mesh.size} devices it is divided over"
+                f"pre.batch is {settings.batch}; expected a multiple of the {self.mesh.size} devices it is divided "
+                f"over: {near}"
             )
         self._tx = optimizer.build(self.stage.optimizer, settings.steps, settings.steps_per_epoch)
         divide = (self._gather, self._scatter) if settings.shard_params else ()
