@@ -154,6 +154,26 @@ def positions_even(first: jax.Array, last: jax.Array, count: int) -> jax.Array:
     return first + (last - first) * jnp.arange(count, dtype=jnp.float32) / (count - 1)
 
 
+def sequence_positions(length: jax.Array, count: int, phase: jax.Array | float) -> jax.Array:
+    """One sequence of frames as FDP takes them of a clip: i * r + j with r = length // count, j = floor(phase * r).
+
+    `motion.phase_positions` is phase 0, on the host. INFERRED there: a clip with fewer frames than `count` is spread
+    evenly, some frames twice.
+
+    Args:
+      length: number of frames of the clip.
+      count: frames of a sequence, static.
+      phase: 0 <= phase < 1, which of the r sequences.
+
+    Returns:
+      int32 [count].
+    """
+    step = length // count
+    apart = jnp.arange(count) * step + jnp.floor(phase * step).astype(jnp.int32)
+    spread = jnp.round(jnp.arange(count) * (length - 1) / (count - 1)).astype(jnp.int32)
+    return jnp.where(step > 0, apart, spread)
+
+
 def tim(frames: jax.Array, length: jax.Array | int, count: int, first: jax.Array | int = 0) -> jax.Array:
     """Temporal interpolation: resamples a stretch of frames linearly to `count` frames.
 

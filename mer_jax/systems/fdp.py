@@ -61,7 +61,7 @@ from mer_jax.data import augment, motion, sampling
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.nn.convolution import FORMS, Conv3x3
-from mer_jax.nn.rank import RankScorer, kendall_tau, ranking_loss, score_pooling
+from mer_jax.nn.rank import RankScorer, ranking_loss, score_pooling
 from mer_jax.nn.relational import HEADS, LOCALS, RelationalEncoder, average_pool, truncated
 from mer_jax.nn.segnet import SegNet, max_pool_indices
 from mer_jax.systems import fdp_measures, objectives
@@ -119,13 +119,7 @@ class FDPNetwork(nn.Module):
           logits [B, n], maps [B, T, S, S], pooled [B, S, S, .]; with a scorer scores [B, T] and order_scores [B, P];
           with a SegNet image, target, mean_image [B, S, S] in 0..1 and change [B, S, S], the target before scaling.
         """
-        neutral = {"mean": 0.0, "maximum": 1.0, "deviation": 1.0}
-        side = (self.map_size, self.map_size)
-        fitted = self.variable(
-            "constants",
-            "statistics",
-            lambda: {k: jnp.float32(v) for k, v in neutral.items()} | {"image": jnp.zeros(side)},
-        ).value
+        fitted = self.variable("constants", "statistics", neutral_statistics, self.map_size).value
         frames = batch["frames"]
         outputs: dict[str, jax.Array] = {}
         maps = self._encode(frames, fitted, train)
@@ -218,18 +212,6 @@ def objective(
     return loss, terms
 
 
-def sequence_positions(length: jax.Array, count: int, phase: jax.Array | float) -> jax.Array:
-    """Positions int32 [count] of one sequence of frames, traced; `motion.phase_positions` is phase 0.
-
-    With r = length // count: i * r + j, j = floor(phase * r) for a phase in 0 <= phase < 1. A clip with fewer frames
-    than `count` is spread evenly, some frames twice.
-    """
-    step = length // count
-    apart = jnp.arange(count) * step + jnp.floor(phase * step).astype(jnp.int32)
-    spread = jnp.round(jnp.arange(count) * (length - 1) / (count - 1)).astype(jnp.int32)
-    return jnp.where(step > 0, apart, spread)
-
-
 @dataclasses.dataclass(frozen=True)
 class FDP(Defaults):
     """The system, see systems.base.System.
@@ -276,7 +258,7 @@ class FDP(Defaults):
             phase_key, transform = jax.random.split(key)
             draw_phase = jax.random.uniform(phase_key)
         phase = draw_phase if data.phase == "all" else 0.0
-        positions = first + sequence_positions(last - first + 1, data.frames, phase)
+        positions = first + sampling.sequence_positions(last - first + 1, data.frames, phase)
         frames = store.frames[start + positions].astype(jnp.float32) / 255
         order = positions
         if train:
@@ -323,30 +305,18 @@ class FDP(Defaults):
         """Quality of the dynamic image beside two images that see nothing of the clip, and of the order of frames.
 
         image_*: of the constructed image; mean_image_*: of the mean of the training clips' true images; grey_image_*:
-        of a constant, the mean grey of those. *_correlation: inside the region that truly moves. tau_*: Kendall's tau
-        of the scores against time; tau_intensity = |1 - 2f|, what any monotone function of the intensity reaches over
-        the whole event when its rise takes the share f.
+        of a constant, the mean grey of those; tau_*: of the order. See fdp_measures.
         """
         found: dict[str, jax.Array] = {}
         if "image" in outputs:
-            target, mean = outputs["target"], outputs["mean_image"]
-            region = fdp_measures.moving_region(outputs["change"])
+            mean = outputs["mean_image"]
             grey = jnp.broadcast_to(mean.mean(axis=(1, 2), keepdims=True), mean.shape)
-            for name, image in (("image", outputs["image"]), ("mean_image", mean), ("grey_image", grey)):
-                quality = fdp_measures.image_scores(image, target)
-                if name != "grey_image":
-                    quality["correlation"] = fdp_measures.correlation(image, target, region)
-                found |= {f"{name}_{k}": v for k, v in quality.items()}
+            images = {"image": outputs["image"], "mean_image": mean, "grey_image": grey}
+            found |= fdp_measures.image_measures(outputs["target"], outputs["change"], images)
+            del found["grey_image_correlation"]  # of a constant there is none
         if "order_scores" in outputs:
-            scores, position = outputs["order_scores"], batch["order_position"]
-            onset, apex, offset = (k[:, None] for k in batch["key_frames"].T)
-            known = apex >= 0
-            tau = functools.partial(kendall_tau, scores, position)
-            found["tau_onset_apex"] = tau(known & (position <= apex))
-            found["tau_apex_offset"] = tau(known & (position >= apex))
-            found["tau_event"] = tau(jnp.ones_like(position, bool))
-            share = (apex - onset) / jnp.maximum(offset - onset, 1)
-            found["tau_intensity"] = jnp.where(known, jnp.abs(1 - 2 * share), jnp.nan)[:, 0]
+            order = (outputs["order_scores"], batch["order_position"], batch["key_frames"])
+            found |= fdp_measures.order_measures(*order)
         return found
 
     @property

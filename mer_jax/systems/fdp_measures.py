@@ -2,23 +2,86 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+
+from mer_jax.nn.rank import kendall_tau
 
 SSIM_WINDOW = 7
 MOVING_SHARE = 0.1  # of the pixels
 
 
+def image_measures(target: jax.Array, change: jax.Array, images: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Scores of constructed dynamic images and of what they must beat.
+
+    Args:
+      target: true dynamic images [B, S, S] in 0..1.
+      change: the same before scaling.
+      images: name -> images [B, S, S] in 0..1.
+
+    Returns:
+      For each name NAME_mse, NAME_psnr and NAME_ssim of the whole image; NAME_region_psnr, NAME_region_ssim and
+      NAME_correlation inside the region that truly moves, NaN where an image is constant there.
+    """
+    region = moving_region(change)
+    found = {}
+    for name, image in images.items():
+        quality = image_scores(image, target) | region_scores(image, target, region)
+        found |= {f"{name}_{score}": value for score, value in quality.items()}
+    return found
+
+
+def order_measures(scores: jax.Array, position: jax.Array, key_frames: jax.Array) -> dict[str, jax.Array]:
+    """Kendall's tau of scores against time, and what any monotone function of the intensity reaches.
+
+    Args:
+      scores: [B, P] of frames spread over the event.
+      position: [B, P], where these frames are.
+      key_frames: [B, 3] onset, apex (-1 where unknown: then only tau_event is known) and offset.
+
+    Returns:
+      tau_onset_apex, tau_apex_offset, tau_event; tau_intensity = |1 - 2f|, f the share of the rise in the event.
+    """
+    onset, apex, offset = (k[:, None] for k in key_frames.T)
+    known = apex >= 0
+    tau = functools.partial(kendall_tau, scores, position)
+    share = (apex - onset) / jnp.maximum(offset - onset, 1)
+    return {
+        "tau_onset_apex": tau(known & (position <= apex)),
+        "tau_apex_offset": tau(known & (position >= apex)),
+        "tau_event": tau(jnp.ones_like(position, bool)),
+        "tau_intensity": jnp.where(known, jnp.abs(1 - 2 * share), jnp.nan)[:, 0],
+    }
+
+
 def image_scores(found: jax.Array, true: jax.Array) -> dict[str, jax.Array]:
     """Mean squared error, PSNR in decibels and SSIM of images [B, S, S] in 0..1."""
     error = ((found - true) ** 2).mean(axis=(1, 2))
-    return {"mse": error, "psnr": -10 * jnp.log10(jnp.maximum(error, 1e-12)), "ssim": ssim(found, true)}
+    return {"mse": error, "psnr": _decibels(error), "ssim": ssim_map(found, true).mean(axis=(1, 2))}
 
 
-def ssim(found: jax.Array, true: jax.Array) -> jax.Array:
-    """Structural similarity (Wang, Bovik, Sheikh & Simoncelli 2004) of images [B, S, S] in 0..1, [B].
+def region_scores(found: jax.Array, true: jax.Array, region: jax.Array) -> dict[str, jax.Array]:
+    """PSNR, SSIM (mean over the windows whose middle is in the region) and correlation inside bool [B, S, S]."""
+    count = jnp.maximum(region.sum(axis=(1, 2)), 1)
+    error = jnp.where(region, (found - true) ** 2, 0.0).sum(axis=(1, 2)) / count
+    edge = SSIM_WINDOW // 2
+    inner = region[:, edge:-edge, edge:-edge]
+    windows = inner.sum(axis=(1, 2))
+    similar = jnp.where(inner, ssim_map(found, true), 0.0).sum(axis=(1, 2)) / jnp.where(windows > 0, windows, jnp.nan)
+    return {
+        "region_psnr": _decibels(error),
+        "region_ssim": similar,
+        "correlation": correlation(found, true, region),
+    }
 
-    Square windows of 7 pixels with sample covariances, k1 = .01, k2 = .03, mean over the windows that fit.
+
+def ssim_map(found: jax.Array, true: jax.Array) -> jax.Array:
+    """Structural similarity (Wang, Bovik, Sheikh & Simoncelli 2004) of images [B, S, S] in 0..1, [B, S - 6, S - 6].
+
+    One number for each of the square windows of 7 pixels that fit, with sample covariances, k1 = .01, k2 = .03.
     """
     count = SSIM_WINDOW**2
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = (
@@ -29,7 +92,7 @@ def ssim(found: jax.Array, true: jax.Array) -> jax.Array:
     covariance = unbiased * (mean_ab - mean_a * mean_b)
     c1, c2 = 0.01**2, 0.03**2
     score = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return (score / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean(axis=(1, 2))
+    return score / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
 
 
 def moving_region(change: jax.Array) -> jax.Array:
@@ -54,6 +117,11 @@ def correlation(found: jax.Array, true: jax.Array, region: jax.Array) -> jax.Arr
     a, b = centred(found), centred(true)
     norm = jnp.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
     return (a * b).sum(axis=(1, 2)) / jnp.where(norm > 1e-9, norm, jnp.nan)
+
+
+def _decibels(error: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio of a mean squared error of images in 0..1."""
+    return -10 * jnp.log10(jnp.maximum(error, 1e-12))
 
 
 def _window_mean(x: jax.Array) -> jax.Array:

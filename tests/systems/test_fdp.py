@@ -13,7 +13,7 @@ import pytest
 
 from configs import fdp as config
 from mer_jax import systems
-from mer_jax.data import motion
+from mer_jax.data import motion, sampling
 from mer_jax.data.clips import AU_SLOTS
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
@@ -184,12 +184,12 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(network) -> None:
 
 @pytest.mark.parametrize("length", [3, 7, 8, 9, 16, 41])
 def test_sequences_are_those_of_the_released_sampling(length) -> None:
-    first = fdp.sequence_positions(jnp.int32(length), 8, 0.0)
+    first = sampling.sequence_positions(jnp.int32(length), 8, 0.0)
     np.testing.assert_array_equal(first, motion.phase_positions(length, 8))
     if length >= 8:
         step = length // 8
         for phase in range(step):
-            found = fdp.sequence_positions(jnp.int32(length), 8, (phase + 0.5) / step)
+            found = sampling.sequence_positions(jnp.int32(length), 8, (phase + 0.5) / step)
             np.testing.assert_array_equal(found, np.arange(8) * step + phase)
 
 
