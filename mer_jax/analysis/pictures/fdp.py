@@ -169,6 +169,10 @@ def rank_scores(panels: Mapping[str, np.ndarray]) -> Figure:
                 axes.text(float(moment), 0.02, name, transform=place, fontsize=6, rotation=90, ha="right", va="bottom")
         axes.set_title(str(panels["fdp_score_title"][i]), fontsize=7, pad=3)
         axes.tick_params(labelsize=6)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.3 * (high - low), high)  # names of key frames stand below the curve
+        if i % columns == 0:
+            axes.set_ylabel("score", fontsize=7)
         if i >= count - columns:
             axes.set_xlabel("frame of the recording", fontsize=7)
     return figure
