@@ -151,6 +151,9 @@ def test_reversed_frames_have_reversed_scores_and_the_same_class(network) -> Non
     np.testing.assert_allclose(back["scores"], out["scores"][:, ::-1], atol=1e-5)
     np.testing.assert_allclose(back["logits"], out["logits"], atol=1e-4)
     assert np.abs(out["scores"][0] - out["scores"][0, ::-1]).max() > 1e-3
+    # the pooled sum knows no order but that of the scores: the image is the same, while the true one is another
+    np.testing.assert_allclose(back["image"], out["image"], atol=1e-4)
+    assert np.abs(back["target"] - out["target"]).max() > 0.1
 
 
 def test_every_pooling_and_task_builds(shapes) -> None:
