@@ -27,7 +27,7 @@ def image_measures(target: jax.Array, change: jax.Array, images: Mapping[str, ja
       NAME_correlation inside the region that truly moves, NaN where an image is constant there.
     """
     region = moving_region(change)
-    found = {}
+    found: dict[str, jax.Array] = {}
     for name, image in images.items():
         quality = image_scores(image, target) | region_scores(image, target, region)
         found |= {f"{name}_{score}": value for score, value in quality.items()}
