@@ -87,10 +87,11 @@ def write_maps(run: Run, limit: int = 0, data_dir: str = "") -> Path:
       Path of `maps.csv`.
 
     Raises:
-      UserError: the run is not scored, or its data are not there.
+      UserError: the run is not scored, a fold has no network, or the data are not there.
     """
     if not run.tested_in:
         raise UserError(f"{run.workdir}: found no splits.csv; maps are drawn of the tested clips of a scored run")
+    run.check_folds()
     clips = run.clips(data_dir=data_dir)
     names = clips.table["clip"].astype(str)
     tested = np.array([name in run.tested_in for name in names])

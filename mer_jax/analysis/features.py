@@ -153,10 +153,12 @@ def write_features(run: Run, data_dir: str = "") -> Path:
       data_dir: where the datasets are built, where it is not where the run found them.
 
     Raises:
-      UserError: the run is not scored, its data are not there, or its folds share too few training clips.
+      UserError: the run is not scored, a fold has no network, the data are not there, or the folds share too few
+        training clips.
     """
     if not run.tested_in or run.settings.task != "emotion":
         raise UserError(f"{run.workdir}: features are drawn of the tested clips of a scored run with task = emotion")
+    run.check_folds()
     clips = run.clips(data_dir=data_dir)
     names = clips.table["clip"].astype(str)
     folds = [fold for fold in run.splits if run.splits[fold]["test"]]

@@ -13,6 +13,7 @@ from mer_jax.analysis.map_scores import DIFFERENCE, GRADIENTS, LEVEL, MOMENTS, T
 from mer_jax.analysis.page import Page, escape, p_text, table
 
 COLUMNS = 9  # of a figure
+BRIGHTEST = 0.99  # above this share of its places a map is white: attributions of pixels have few, very high peaks
 _KINDS = {
     "moving": "Mass in the clip's true moving region minus the same map's mean mass in the regions of clips of other "
     "classes (0: the map knows nothing of the clip's own movement)",
@@ -43,20 +44,15 @@ def maps_section(page: Page, panels: Mapping[str, np.ndarray], scores: MapScores
     moving = "; dashed: what truly moves" if bool(panels["moving"].any()) else ""
     caption = (
         f"Frames at the {exact} onset, apex and offset; each map over the frame that is nearest to its moment, or "
-        "once, over the apex, where it has one for the whole clip (bright: more; each clip and map by its own range). "
-        f"Solid line, on the apex: facial regions of the clip's action units{moving}. Every clip is looked at by the "
-        "network of the fold that held its person out"
+        "once, over the apex, where it has one for the whole clip (bright: more; each clip and map by its own range, "
+        f"but for its highest hundredth). Solid line, on the apex: facial regions of the clip's action units{moving}. "
+        "Every clip is looked at by the network of the fold that held its person out"
     )
     groups = _groups(panels)
     for number, names in enumerate(groups, start=1):
         last = number == len(groups)
         page.add(page.figure(f"maps_{number}", panels_figure(panels, names), caption if last else "", wide=True))
-    clips = list(dict.fromkeys(scores.text["clip"].tolist()))
-    parts = {f"All {len(clips)} clips": clips}
-    disturbed = list(dict.fromkeys(scores.text["clip"][scores.text["disturbed"] == "1"].tolist()))
-    if disturbed:
-        parts[f"The {len(disturbed)} clips with a blink, or with more head movement than the others"] = disturbed
-    for title, chosen in parts.items():
+    for title, chosen in _parts(scores).items():
         page.add(f"<h3>{escape(title)}</h3>", *_tables(summarise(scores, chosen)))
     page.add(f'<p class="facts">{escape(_NOTE)}</p>')
     left = scores.value["gap"][(scores.text["weights"] == TRAINED) & (scores.text["map"] == GRADIENTS)]
@@ -65,6 +61,16 @@ def maps_section(page: Page, panels: Mapping[str, np.ndarray], scores: MapScores
             f'<p class="facts">Integrated gradients add up to the change of the score but for {np.nanmedian(left):.1%} '
             "of the sum of their absolute values (median over clips).</p>"
         )
+
+
+def _parts(scores: MapScores) -> dict[str, list[str]]:
+    """Title -> clips: all of them, and the half in which more than the expression moves."""
+    clips = list(dict.fromkeys(scores.text["clip"].tolist()))
+    parts = {f"All {len(clips)} clips": clips}
+    disturbed = list(dict.fromkeys(scores.text["clip"][scores.text["disturbed"] == "1"].tolist()))
+    if disturbed:
+        parts[f"The {len(disturbed)} clips with a blink, or with more head movement than the others"] = disturbed
+    return parts
 
 
 def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -124,7 +130,7 @@ def panels_figure(panels: Mapping[str, np.ndarray], names: Sequence[str]) -> Fig
         left = iter(row[3:])
         for name, heats in maps.items():
             several = heats.shape[1] > 1
-            top = max(float(heats[i].max()), 1e-30)
+            top = max(float(np.quantile(heats[i], BRIGHTEST)) or float(heats[i].max()), 1e-30)
             for k, heat in enumerate(heats[i]):
                 axes = next(left)
                 axes.imshow(frames[k if several else 1], cmap="gray", vmin=0, vmax=1)
@@ -152,17 +158,17 @@ def _outlines(axes: Any, units: np.ndarray, moving: np.ndarray) -> None:
 
 
 def lines(scores: MapScores) -> list[str]:
-    """The table for the terminal."""
-    found = summarise(scores)
+    """The tables for the terminal."""
     out = []
-    for kind, title in _KINDS.items():
-        rows = [(which, kinds[kind]) for which, kinds in found.items() if kind in kinds]
-        if not rows:
-            continue
-        out += ["", f"{title}; differences with {LEVEL:.0%} intervals over persons:"]
-        for which, row in rows:
-            parts = [_plain(name, row[name]) for name in _BESIDE if name in row and row[name]["n"]]
-            out.append(f"  {which} ({row['n']} clips): {row['share']:.3f}; " + "; ".join(parts))
+    for part, clips in _parts(scores).items():
+        found = summarise(scores, clips)
+        for kind, title in _KINDS.items():
+            rows = [(which, kinds[kind]) for which, kinds in found.items() if kind in kinds]
+            if rows:
+                out += ["", f"{part}. {title}; differences with {LEVEL:.0%} intervals over persons:"]
+            for which, row in rows:
+                beside = [_plain(name, row[name]) for name in _BESIDE if name in row and row[name]["n"]]
+                out.append(f"  {which} ({row['n']} clips): {row['share']:.3f}; " + "; ".join(beside))
     return out
 
 

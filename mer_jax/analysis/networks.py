@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def fold_names(workdir: Path | str, seed: int | None = None) -> list[str]:
     workdir = path_of(workdir)
     splits = _folds(workdir, read_settings(workdir), seed)
     return sorted(read_meta(p)["fold"] for p in splits.iterdir() if (p / "meta").exists()) if splits.is_dir() else []
+
+
+def check_folds(workdir: Path | str, names: Iterable[str], seed: int | None = None) -> None:
+    """Raises UserError where one of the folds that the splits name has no finished network."""
+    missing = sorted(set(names) - set(fold_names(workdir, seed)))
+    if missing:
+        raise UserError(
+            f"{workdir}: found no checkpoint of the fold {_some(missing)} that splits.csv names; restore it, or finish "
+            "the run"
+        )
 
 
 def open_network(workdir: Path | str, fold: str | None = None, seed: int | None = None) -> Network:
@@ -187,5 +198,8 @@ def _path(path: Any) -> str:
 
 
 def _list(workdir: Path, seed: int | None) -> str:
-    names = fold_names(workdir, seed)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"
+    return _some(fold_names(workdir, seed)) or "none"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

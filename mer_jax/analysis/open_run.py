@@ -126,6 +126,12 @@ class Run:
 
         return fold_names(self.workdir, seed)
 
+    def check_folds(self, seed: int | None = None) -> None:
+        """Raises UserError where a fold that the splits name has no finished network."""
+        from mer_jax.analysis.networks import check_folds
+
+        check_folds(self.workdir, self.splits, seed)
+
     def network(self, fold: str | None = None, seed: int | None = None) -> Network:
         """The network of a fold; without one, imported weights. See `networks.open_network`."""
         from mer_jax.analysis.networks import open_network

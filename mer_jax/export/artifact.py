@@ -19,6 +19,7 @@ from mer_jax.export.loading import CARD, FACTS, NETWORK
 from mer_jax.files import atomic_open, read_facts, write_json
 from mer_jax.predict import time_scale
 from mer_jax.predict.ensemble import Ensemble
+from mer_jax.systems.base import Needs
 
 
 def write(run: Path, out: Path, fold: str | None = None, seed: int | None = None) -> list[Path]:
@@ -71,7 +72,7 @@ def preprocessing(run: Path, first: Network) -> dict[str, Any]:
     found: dict[str, Any] = {
         "size": needs.size,
         "channels": needs.channels,
-        "colour": "RGB" if needs.channels == 3 else "grey (BT.601 luma)",
+        "colour": _colour(needs),
         "range": "0..255; scaling and normalisation are inside the network",
         "normalise": data.normalise,
         "fit": data.fit,
@@ -89,3 +90,9 @@ def preprocessing(run: Path, first: Network) -> dict[str, Any]:
         specs = motion.named(needs.motion)
         found["motion"] = {name: dataclasses.asdict(spec) for name, spec in specs.items()}
     return found
+
+
+def _colour(needs: Needs) -> str:
+    if needs.modality == "flow_strain":
+        return "none: channels are flow u, flow v and strain"
+    return "RGB" if needs.channels == 3 else "grey (BT.601 luma)"

@@ -30,6 +30,7 @@ MEANINGS = {
     "flow_image": "flow from onset to apex and its strain as a picture, see preprocessing",
     "flow_grid": "flow around the apex on a grid, a row a step, last column 1 where there is one, see preprocessing",
 }
+PICTURES = "one picture a clip (t = 1) of flow and strain from onset to apex, channels u, v, strain"
 
 
 def possible_inputs(system: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -122,9 +123,10 @@ def export(networks: Sequence[Network]) -> tuple[jax.export.Exported, dict[str, 
     f = function(networks)
     shapes = used_inputs(system, possible_inputs(system), function(networks[:1]))
     exported = jax.export.export(jax.jit(f), platforms=PLATFORMS)(shapes)
-    return exported, {name: _described(name, x) for name, x in shapes.items()}
+    meanings = MEANINGS | ({"frames": PICTURES} if system.needs.modality == "flow_strain" else {})
+    return exported, {name: _described(name, x, meanings) for name, x in shapes.items()}
 
 
-def _described(name: str, x: jax.ShapeDtypeStruct) -> dict[str, Any]:
+def _described(name: str, x: jax.ShapeDtypeStruct, meanings: Mapping[str, str]) -> dict[str, Any]:
     shape = [n if isinstance(n, int) else str(n) for n in x.shape]
-    return {"shape": shape, "dtype": str(x.dtype), "meaning": MEANINGS.get(name, f"motion target {name}")}
+    return {"shape": shape, "dtype": str(x.dtype), "meaning": meanings.get(name, f"motion target {name}")}

@@ -26,6 +26,7 @@ from mer_jax.progress import Progress
 NEUTRAL = "neutral"
 ASSUMPTION = "probabilities assume an expression"
 _COUNT_TOLERANCE = 2  # frames: containers announce a number that decoding may miss by one or two
+_SPARSE = 1.5  # times as many frames a second as recorded are worth a note
 STRIDES = 4  # windows that begin within the length of one
 
 
@@ -193,8 +194,6 @@ class Predictor:
                 look()
             decoded = self.cutter.decoded
             progress.advance(decoded - seen)
-        if length is not None and length - decoded > _COUNT_TOLERANCE:
-            notes = [*notes, f"{recording.path.name} breaks off: {decoded} of {length} frames can be decoded"]
         probability = np.concatenate(found)
         known = np.isfinite(probability).all(axis=1)
         if not known.any():
@@ -202,10 +201,7 @@ class Predictor:
                 f"{recording.name}: no face found in any of {len(places)} windows; expected one. Look at the landmarks "
                 "(--landmarks, --model), or choose --box or --align none"
             )
-        if not known.all():
-            notes = [*notes, f"no face in {(~known).sum()} of {len(known)} windows: their cells are empty"]
-        if length is not None and self.cutter.alignment.kind == "none":
-            notes = [*notes, *_shape_note(recording)]
+        notes = [*notes, *self._notes(recording, length, decoded, known)]
         frames = np.array(places)
         return Prediction(
             recording=recording,
@@ -219,6 +215,23 @@ class Predictor:
             seconds=time.monotonic() - began,
             decoded=decoded,
         )
+
+    def _notes(self, recording: Recording, length: int | None, decoded: int, known: np.ndarray) -> list[str]:
+        """What is odd about a recording; `known` [n] says in which windows there was a face."""
+        notes = []
+        if length is not None and length - decoded > _COUNT_TOLERANCE:
+            notes.append(f"{recording.path.name} breaks off: {decoded} of {length} frames can be decoded")
+        if not known.all():
+            notes.append(f"no face in {(~known).sum()} of {len(known)} windows: their cells are empty")
+        fps, rate = recording.fps, self.rhythm.rate(recording.fps)
+        if rate > _SPARSE * fps:
+            notes.append(
+                f"{fps:g} frames a second are interpolated to the {rate:g} of training: what happens between two "
+                "frames cannot be seen"
+            )
+        if self.cutter.alignment.kind == "none":
+            notes += _shape_notes(recording, self.cutter.system.needs.size)
+        return notes
 
     def _intervals(self, probability: np.ndarray, middles: np.ndarray) -> tuple[intervals.Interval, ...] | None:
         scores = expression(probability, self.classes)
@@ -263,11 +276,17 @@ def _rhythm(run: Path, settings: Any, system: Any, options: Options) -> Rhythm:
     return Rhythm(window, options.stride or window / STRIDES, shortest, rates)
 
 
-def _shape_note(recording: Recording) -> list[str]:
+def _shape_notes(recording: Recording, size: int) -> list[str]:
+    """What is odd about frames that are taken as face crops by a network of `size` pixels."""
     height, width = next(iter(recording.frames())).shape[:2]
-    if max(height, width) <= 1.25 * min(height, width):
-        return []
-    return [
-        f"frames of {width}x{height} pixels are taken as face crops, as the run's clips were; if the face is a part of "
-        "them, give --box, or --align clip with landmarks"
-    ]
+    notes = []
+    if max(height, width) > 1.25 * min(height, width):
+        notes.append(
+            f"frames of {width}x{height} pixels are taken as face crops, as the run's clips were; if the face is a "
+            "part of them, give --box, or --align clip with landmarks"
+        )
+    if min(height, width) < size:
+        notes.append(
+            f"frames of {width}x{height} pixels are enlarged to the {size} of the network: details are missing"
+        )
+    return notes

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mer_jax.analysis.networks import Network, fold_names, open_network, read_settings
+from mer_jax.analysis.networks import Network, check_folds, fold_names, open_network, read_settings
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.evaluation.protocols import read_splits
@@ -38,18 +38,12 @@ class Ensemble:
         self.names: list[str | None] = list(fold_names(run, seed))
         splits = run / "splits.csv"
         self._splits = read_splits(splits) if splits.is_file() else {}
-        missing = sorted(set(self._splits) - set(self.names))
         if fold is not None:
             self.names = [fold]
-        elif not self.names:
-            if self._splits:
-                raise UserError(f"{run}: found no finished fold; splits.csv names {_some(missing)}")
+        elif self.names or self._splits:
+            check_folds(run, self._splits, seed)
+        else:
             self.names = [None]
-        elif missing:
-            raise UserError(
-                f"{run}: found no checkpoint of the fold {_some(missing)} that splits.csv names; restore it, finish "
-                "the run, or choose one with --fold"
-            )
         self.open = functools.lru_cache(maxsize=None)(self._read)  # fold -> network
         self.first = self.open(self.names[0])
         predict = make_predict(self.first.system, self.first.system.finetune)
@@ -126,7 +120,3 @@ class Ensemble:
         for name in folds:
             total = total + np.asarray(self._predict(self.open(name).variables, store, clips, length), np.float64)
         return np.asarray(total / len(folds), np.float32)
-
-
-def _some(names: Sequence[Any]) -> str:
-    return ", ".join(map(str, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

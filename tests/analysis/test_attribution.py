@@ -140,7 +140,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
     found = types.SimpleNamespace(
         workdir=root, settings=settings, classes=CLASSES,
         tested_in={r.clip: r.subject for r in records}, splits=splits,
-        clips=lambda data_dir="": opened,
+        clips=lambda data_dir="": opened, check_folds=lambda: None,
         network=lambda fold: types.SimpleNamespace(settings=settings, system=system, variables=variables),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

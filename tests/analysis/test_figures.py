@@ -78,7 +78,8 @@ def test_health_scores_share_a_chart():
     assert high > 1
     named = [line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")]
     assert named == ["R", "R_shuf"]
-    assert len({line.get_marker() for line in figure.axes[0].lines if line.get_label() in named}) == 2  # not by colour alone
+    marks = {line.get_marker() for line in figure.axes[0].lines if line.get_label() in named}
+    assert len(marks) == 2  # not told apart by colour alone
 
 
 def test_reconstruction_shows_amplified_changes_and_their_share():

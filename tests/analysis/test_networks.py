@@ -1,15 +1,19 @@
 """Networks are opened from checkpoints alone."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from mer_jax import systems
-from mer_jax.analysis.networks import fold_names, open_network
+from mer_jax.analysis.networks import check_folds, fold_names, open_network
 from mer_jax.errors import UserError
 from mer_jax.training.checkpoint import Finished, Rolling
+from tests.made_up_runs import SYSTEMS, write_run
 from tests.systems.conftest import make
 
 CLASSES = ("happiness", "disgust", "surprise")
@@ -60,6 +64,9 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
             open_network(root, **arguments)
     with pytest.raises(UserError, match=r"no config\.json"):
         open_network(tmp_path)
+    check_folds(root, ["cohort/01"])
+    with pytest.raises(UserError, match=r"no checkpoint of the fold cohort/02, cohort/03 that splits\.csv names"):
+        check_folds(root, ["cohort/03", "cohort/01", "cohort/02"], seed=4)
 
 
 def test_classes_that_nobody_knows_are_named(workdir, tmp_path):
@@ -93,3 +100,23 @@ def test_imported_weights_open_without_a_fold(workdir, tmp_path):
     network = open_network(tmp_path)
     assert network.classes == ("class 0", "class 1", "class 2")
     assert network.apply(batch())["logits"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_opens_without_what_training_and_building_need(name, tmp_path):
+    """In a fresh interpreter with other devices than those that wrote the run."""
+    write_run(tmp_path, name, CLASSES, persons=("p001",), data__labels="own")
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('tensorflow', 'tensorflow_datasets', 'grain', 'ml_collections')))\n"
+        "from mer_jax.analysis.open_run import open_run\n"
+        f"run = open_run({str(tmp_path)!r})\n"
+        "import jax\n"
+        "arrays = jax.tree.leaves(run.network('p001').variables)\n"
+        "print(run.system.settings.system, *run.folds(), *run.classes, jax.device_count(), len(arrays))\n"
+    )
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    arrays = len(jax.tree.leaves(open_network(tmp_path, "p001").variables))
+    assert done.stdout.split() == [name, "p001", *CLASSES, "3", str(arrays)]

@@ -2,12 +2,13 @@
 
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mer_jax import systems
-from mer_jax.analysis.networks import open_network
+from mer_jax.analysis.networks import Network, open_network
 from mer_jax.data import motion, packed
 from mer_jax.errors import UserError
 from mer_jax.export import artifact, load, network
@@ -173,3 +174,14 @@ def test_preprocessing_names_the_motion_that_is_read(tmp_path):
     spec = motion.MotionSpec("flow_image", side=10, border=settings_with("ststnet").model.border)
     assert found["motion"]["flow_image"]["side"] == spec.side
     assert json.dumps(found)
+
+
+def test_pictures_of_flow_are_no_frames():
+    """A network of the released pictures says what its three channels are."""
+    settings = settings_with("ststnet", model__input="pictures", data__size=10)
+    system = systems.build(settings, len(CLASSES), 2)
+    network_ = Network(settings, system, CLASSES, random_variables(system, 0), {})
+    _, inputs = network.export([network_])
+    assert set(inputs) == {"frames"}
+    assert inputs["frames"]["meaning"].endswith("channels u, v, strain")
+    assert artifact.preprocessing(Path("nowhere"), network_)["colour"].startswith("none: channels are flow u")

@@ -30,14 +30,16 @@ class MOL(OfFrames):
         return {"": at, GRADCAM: pairs, "flow": at[1:], "landmarks": at[1:]}
 
     def own(self, variables: Any, batch: Any, outputs: Any) -> dict[str, jax.Array]:
-        """Length of the flow without the head's, its median; distance of the points from where they were first."""
+        """How far the flow, and the points from where they were first, move without the head, the median of each."""
         found = {}
         if "flow" in outputs:
             flow = outputs["flow"][0]
             found["flow"] = jnp.linalg.norm(flow - jnp.median(flow, axis=(1, 2), keepdims=True), axis=-1)
         if "landmarks" in outputs:
             points, side = outputs["landmarks"][0], batch["frames"].shape[2]
-            found["landmarks"] = _spots(points, jnp.linalg.norm(points - points[:1], axis=-1), side)
+            moved = points - points[:1]
+            moved -= jnp.median(moved, axis=1, keepdims=True)
+            found["landmarks"] = _spots(points, jnp.linalg.norm(moved, axis=-1), side)
         return found
 
     @property
