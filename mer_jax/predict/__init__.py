@@ -223,6 +223,10 @@ class Predictor:
             notes.append(f"{recording.path.name} breaks off: {decoded} of {length} frames can be decoded")
         if not known.all():
             notes.append(f"no face in {(~known).sum()} of {len(known)} windows: their cells are empty")
+        if self.cutter.settings.data.name.startswith("synthetic_faces"):
+            notes.append(
+                "the run knows rendered faces alone: what it says of real ones is not known to be worth anything"
+            )
         fps, rate = recording.fps, self.rhythm.rate(recording.fps)
         if rate > _SPARSE * fps:
             notes.append(
