@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("ststnet", "atnet", "akmnet", "fdp", "ma2mi", "mol")  # the cheap ones first
-PRETRAINED = ("atnet", "ma2mi")
+PRETRAINED = ("akmnet", "atnet", "ma2mi")
 TYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
