@@ -175,8 +175,9 @@ def neighbours(x: jax.Array, k: int, itself: bool) -> jax.Array:
 
 
 def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Rows x [N, n, d] at index [N, m] -> [N, m, d]."""
-    return jnp.take_along_axis(x, index[..., None], axis=1)
+    """Rows x [N, n, d] at index [N, m, k] -> [N, m, k, d]."""
+    flat = index.reshape(index.shape[0], -1, 1)
+    return jnp.take_along_axis(x, flat, axis=1).reshape(*index.shape, x.shape[-1])
 
 
 class CCC(nn.Module):
@@ -225,16 +226,12 @@ class CCC(nn.Module):
 
         if self.form == "released":
             near = neighbours(x, self.k, itself=True)
-            y = product(take_rows(x, near[..., 0]) - 2 * x, w2)
-            for j in range(1, self.k):
-                y = jnp.maximum(y, product(take_rows(x, near[..., j]) - 2 * x, w2))
+            edges = take_rows(x, near) - 2 * x[:, :, None]  # [N, p, k, C]
+            y = jnp.einsum("npkc,pq->nkqc", edges, w2).max(axis=1)
             return nn.relu(product(x, w1) + b1 + b2 + y).reshape(n, height, width, channels)
         near = neighbours(x.swapaxes(1, 2), self.k, self.itself)
         q = product(x, w2)
-        nodes = q.swapaxes(1, 2)
-        y = take_rows(nodes, near[..., 0])
-        for j in range(1, self.k):
-            y = jnp.maximum(y, take_rows(nodes, near[..., j]))
+        y = take_rows(q.swapaxes(1, 2), near).max(axis=2)
         y = nn.relu(product(x, w1) - q + b1 + b2 + y.swapaxes(1, 2))
         y = nn.Dense(channels, dtype=self.dtype, kernel_init=torch_kernel, name="mix")(y)
         return y.reshape(n, height, width, channels)
