@@ -312,7 +312,8 @@ def _moving(clips: Clips, chosen: np.ndarray) -> tuple[np.ndarray | None, np.nda
         way = align.crop_of(clips.source, int(clips.rows[i]), side, settings.data.fit, how).way(
             _moment(clips, int(i), 1)
         )
-        scaled = (motion / max(float(motion.max()), 1e-9) * 65535).astype(np.uint16)
+        # the root keeps what hardly moves above 0 in whole numbers: no ties within the tenth
+        scaled = (np.sqrt(motion / max(float(motion.max()), 1e-9)) * 65535).astype(np.uint16)
         masks.append(top(_on_grid(way.image(scaled[..., None])[..., 0], _side(clips)), MOVING))
     return np.stack(masks), np.array([known[name][1] for name in names])
 

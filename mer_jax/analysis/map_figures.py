@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mer_jax.analysis import figures
 from mer_jax.analysis.map_scores import DIFFERENCE, GRADIENTS, LEVEL, MOMENTS, TRAINED, MapScores, summarise
-from mer_jax.analysis.page import Page, escape, p_text, table
+from mer_jax.analysis.page import Page, escape, p_text, short, table
 
 COLUMNS = 9  # of a figure
 BRIGHTEST = 0.99  # above this share of its places a map is white: attributions of pixels have few, very high peaks
@@ -91,9 +91,8 @@ def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _difference(row: Mapping[str, Any] | None) -> str:
     if row is None or not row["n"]:
         return ""
-    return (
-        f"{row['mean']:+.3f}<small>[{row['low']:+.3f}, {row['high']:+.3f}]</small><small>p {p_text(row['p'])}</small>"
-    )
+    interval = f"[{short(row['low'])}, {short(row['high'])}]"
+    return f"{row['mean']:+.3f}<small>{interval}</small><small>p {p_text(row['p'])}</small>"
 
 
 def _groups(panels: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -23,6 +23,7 @@ body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#1
 main{max-width:1120px;margin:0 auto;padding:1rem}
 h1{font-size:1.5rem;margin:.4rem 0 0;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2.2rem 0 .6rem;padding-top:.6rem;border-top:1px solid #d0d7de}
+h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{max-width:75ch;margin:.4rem 0}
 .facts{color:#57606a}
 .warn{border-left:6px solid #d55e00;background:#fff3e8;padding:.6rem .9rem;margin:1rem 0;max-width:none}
