@@ -293,6 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        if told := files.storage_error(error):
+            print(f"error: {told}", file=sys.stderr)
+            return UserError.exit_code
+        raise
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -23,8 +23,8 @@ from mer_jax.errors import UserError
 from mer_jax.files import is_remote, refresh, remove_tree
 from mer_jax.training import mesh
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it touches
-
+# Orbax reports every file it touches, and what goes wrong in its threads, which is raised again by who waits for them.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 _DAMAGED = "If it is damaged, delete that folder: what it held is then done again"
 

@@ -1,5 +1,6 @@
 """Builds: atomic, redone only when something changed, one at a time, one message for a mistake."""
 
+import errno
 import json
 import os
 import signal
@@ -218,6 +219,15 @@ def test_missing_manual_dir_says_how_to_obtain_the_data(toy, tmp_path, monkeypat
 def test_mistaken_arguments(toy, tmp_path, arguments, message, capsys):
     assert build.main(["toy_faces", "--data_dir", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_full_or_read_only_disk_is_one_message(toy, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "x"))
+
+    monkeypatch.setattr(build, "_move_into_place", refuse)
+    assert build.main(["toy_faces", "--data_dir", str(tmp_path)]) == 2
+    assert f"error: {tmp_path / 'x'}: Read-only file system; what was saved before is whole" in capsys.readouterr().err
 
 
 def test_help_lists_the_datasets(capsys):
