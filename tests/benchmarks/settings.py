@@ -11,8 +11,12 @@ class PlainConfig(dict):
     def __init__(self, fields):
         super().__init__({k: PlainConfig(v) if isinstance(v, dict) else v for k, v in fields.items()})
 
-    __getattr__ = dict.__getitem__
     __setattr__ = dict.__setitem__
+
+    def __getattr__(self, name):
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
 
     def update(self, fields):
         """Merges nested fields, as ConfigDict does."""
