@@ -83,7 +83,7 @@ def _tables(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             for which, row in known.items()
         ]
         if rows:
-            head = ["", "clips", "mean", *(f"− {name}" for name in beside)]
+            head = ["", "clips", "mean", *(f"−\N{NO-BREAK SPACE}{name}" for name in beside)]
             made.append(f"<p>{escape(title)}:</p>" + table(head, rows, "names"))
     return made
 

@@ -203,7 +203,12 @@ def test_panels_and_tables(run: types.SimpleNamespace, tmp_path: Path):
     text = page.text("maps")
     assert (tmp_path / "maps_1.png").exists()
     assert not (tmp_path / "maps_2.png").exists()
-    expected = ("Where the networks look", "true onset, apex and offset", "12 clips with a blink", "− random weights")
+    expected = (
+        "Where the networks look",
+        "true onset, apex and offset",
+        "12 clips with a blink",
+        "−\N{NO-BREAK SPACE}random weights",
+    )
     assert all(words in text for words in expected)
     assert not any(str(place) in text for place in (tmp_path, run.workdir))
     assert any(line.startswith(f"  {GRADCAM} (24 clips): ") for line in map_figures.lines(scores))
