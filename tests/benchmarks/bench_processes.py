@@ -28,9 +28,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 LAYOUTS = {"1 x 8": (1, 8), "2 x 4": (2, 4)}
-SGD = (
-    *(f"--config.{stage}.optimizer.{field}" for stage in ("pre", "ft") for field in ("name=sgd", "schedule=constant")),
-    "--config.pre.optimizer.learning_rate=0.05", "--config.ft.optimizer.learning_rate=0.05",
+SGD = (  # plain: momentum and decay (added to the gradient) at these rates would let rounding grow
+    *(f"--config.{stage}.optimizer.{field}" for stage in ("pre", "ft") for field in (
+        "name=sgd", "schedule=constant", "learning_rate=0.01", "b1=0.0", "weight_decay=0.0",
+    )),
     "--config.pre.optimizer.warmup_steps=0", "--config.ft.epochs=7",
 )  # fmt: skip
 
