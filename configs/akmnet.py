@@ -78,7 +78,7 @@ WHOLE: dict[str, dict[str, object]] = {
 STUDY: dict[str, object] = {"seeds": (0, 1, 2), "pre.share": True}
 ROWS: dict[str, dict] = {
     "ablation": {**MINING, **FRAMES, "scratch": SCRATCH},
-    "study": {row: {**STUDY, **fields} for row, fields in {**MINING, **FRAMES, **WHOLE, "scratch": SCRATCH}.items()},
+    "study": {row: {**STUDY, **fields} for row, fields in {**MINING, **WHOLE, "scratch": SCRATCH, **FRAMES}.items()},
 }
 
 VARIANTS = {
