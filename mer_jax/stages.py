@@ -198,7 +198,7 @@ def initial_weights(
 def _initial_directory(init_from: str, seed: int) -> Path:
     """Where the pre-training of another run, or an imported checkpoint, lies."""
     root = path_of(init_from)
-    places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain", root]
+    places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain"]
     places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
     return next((p for p in places if p.is_dir()), root)
 

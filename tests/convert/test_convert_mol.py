@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -284,3 +285,34 @@ def test_the_command_writes_a_run(tmp_path: Path, tensors: dict[str, np.ndarray]
     assert again.stderr.startswith("mer_jax: ")
     assert "is not empty" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_fine_tuning_starts_from_imported_weights(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """A run with `init_from` and a learning rate of 0 ends with the released weights, but for its own classifier."""
+    torch_files.save(tmp_path / "x.pth", tensors)
+    words = f"{WORDS},synthetic_tiny,model.sequences=1,model.k=3,data.size={SIZE + 4}"
+    convert: list[Any] = [sys.executable, "-m", "mer_jax.convert", "mol", tmp_path / "x.pth", tmp_path / "out"]
+    subprocess.run([*convert, f"--config=configs/mol.py:{words}"], capture_output=True, check=True)
+    flags = [
+        f"--config=configs/mol.py:{words}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.init_from={tmp_path / 'out'}",
+    ]
+    flags += [f"--compilation_cache={os.environ['MER_JAX_TEST_CACHE']}", "--config.ft.optimizer.learning_rate=0.0"]
+    flags += ["--config.data.align=none", "--config.data.protocol=kfold", "--config.data.n_folds=2"]
+    flags += ["--config.ft.epochs=1", "--config.ft.batch=4", "--config.ft.augment.shift_px=2"]
+    environment = {**os.environ, "MER_JAX_DATA": os.environ["MER_JAX_TEST_DATA"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "mer_jax.main", *flags], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "the persons that they were trained on are unknown" in done.stderr
+    imported = read_arrays(tmp_path / "out" / "checkpoints" / "pretrain" / "0")["params"]
+    folds = sorted((tmp_path / "run" / "checkpoints" / "finetune" / "folds").iterdir())
+    assert len(folds) == 2
+    for fold in folds:
+        tuned = read_arrays(fold)["params"]
+        assert tuned.keys() == imported.keys()
+        for name in tuned:
+            same = jax.tree.map(np.array_equal, tuned[name], imported[name])
+            assert all(jax.tree.leaves(same)) == (name != "classifier"), name
