@@ -30,6 +30,7 @@ FULL: dict[str, object] = {  # the sizes of the released code
     "model.map_size": 64,
     "model.head": "mean",
     "model.hidden": 256,
+    "model.reference": "none",
     "model.segnet": (64, 128, 256, 512, 512),
     "model.segnet_convolutions": (2, 2, 3, 3, 3),
     "ft.batch": 36,
@@ -38,6 +39,7 @@ FULL: dict[str, object] = {  # the sizes of the released code
     "ft.optimizer.weight_decay": 1e-3,
     "ft.optimizer.schedule": "constant",
     "ft.optimizer.warmup_steps": 0,
+    "ft.optimizer.groups": (),
     "ft.epochs": 70,  # 500 steps on CASME II
 }
 PAPER: dict[str, object] = {**FULL, "model.attention": True, "model.local": "grouped", "model.scorer_hidden": 256}
@@ -82,6 +84,7 @@ QUESTION: dict[str, dict[str, object]] = {
     "no_rank_loss": {"ft.rank_weight": 0.0},
     "no_dynamic_image": {"ft.dynamic_weight": 0.0},
     "no_attention": {"model.attention": False},
+    "frames": {"model.reference": "none"},
     "shuffled_order": {"ft.shuffle_order": True},
     "arp": {"model.pool": "arp", "ft.rank_weight": 0.0},
 }
@@ -135,11 +138,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "segnet_convolutions": (1, 1),
                 "segnet_bias": False,
                 "standardise": False,
+                "reference": "first",  # faces differ by more than expressions do
                 "scale": "fixed",
                 "form": "auto",
             },
             "ft": {
-                "epochs": 6,
+                "epochs": 27,
                 "batch": 8,
                 "sampler": "permutation",
                 "dynamic_weight": 100.0,
@@ -157,7 +161,8 @@ def get_config(arg: str = "") -> ConfigDict:
                     "warmup_steps": 10,
                     "final_learning_rate": 1e-5,
                     "clip_norm": 0.0,
-                    "groups": (),
+                    # at the rate that dynamic images need, all units of the recognition head die
+                    "groups": (("hidden", 0.05), ("classifier", 0.05)),
                     "ema": 0.0,
                 },
             },

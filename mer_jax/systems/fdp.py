@@ -38,6 +38,8 @@ Settings read (in brackets the released or full-size value; configs/fdp.py says 
   model.segnet [(64, 128, 256, 512, 512)], model.segnet_convolutions [(2, 2, 3, 3, 3)]
   model.segnet_bias [True] biases before BatchNorm, which removes them again: for released weights only
   model.standardise [True] frames minus mean, over maximum, of the fold's training clips (the authors took each set's)
+  model.reference ["none"] none | first: the encoder sees GAIN times the difference to the first frame of the sequence.
+    INFERRED: how a face looks hides a faint expression from a scorer of single frames. The released network sees frames
   model.scale ["minmax"] minmax (each dynamic image by its own range) | fixed (by the training clips' deviation)
   model.form ["auto"] see nn.convolution
   ft.dynamic_weight [100.0] w_d, 0 = no such task; ft.rank_weight [0.0] w_r; ft.margin [1.0] of the ranking loss
@@ -72,6 +74,8 @@ from mer_jax.training.optimizer import OptimizerSettings
 POOLS = ("rank_score", "arp", "conv3d", "conv3d_mixed")
 SCALES = ("minmax", "fixed")
 PARTS = ("whole", "onset_offset", "onset_apex")
+REFERENCES = ("none", "first")
+GAIN = 4.0  # expressions change grey values by a few per cent of their range
 INITS = {"truncated": truncated, "fan_in": nn.initializers.lecun_normal()}
 DEVIATIONS = 4.0  # of the training clips' dynamic images, from mid-grey to black and to white (scale = fixed)
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # of the released heads
@@ -94,6 +98,7 @@ class FDPNetwork(nn.Module):
       scale: one of SCALES.
       normalisation: see augment.normalise.
       standardise: see model.standardise.
+      reference: one of REFERENCES.
       form: of the convolution to M.
     """
 
@@ -109,6 +114,7 @@ class FDPNetwork(nn.Module):
     scale: str = "minmax"
     normalisation: str = "signed"
     standardise: bool = False
+    reference: str = "none"
     form: str = "auto"
 
     @nn.compact
@@ -122,11 +128,12 @@ class FDPNetwork(nn.Module):
         fitted = self.variable("constants", "statistics", neutral_statistics, self.map_size).value
         frames = batch["frames"]
         outputs: dict[str, jax.Array] = {}
-        maps = self._encode(frames, fitted, train)
+        maps = self._encode(frames, frames[:, :1], fitted, train)
         if self.scorer is not None:
             outputs["scores"] = self._score(maps)
             if "order_frames" in batch:
-                outputs["order_scores"] = self._score(self._encode(batch["order_frames"], fitted, train))
+                order = self._encode(batch["order_frames"], frames[:, :1], fitted, train)
+                outputs["order_scores"] = self._score(order)
         pooled = self._pool(maps, outputs, train)
         mixed = Conv3x3(self.maps, use_bias=True, form=self.form, kernel_init=torch_default, name="mix")(pooled)
         x, _ = max_pool_indices(mixed, 3)
@@ -143,9 +150,15 @@ class FDPNetwork(nn.Module):
             }
         return outputs
 
-    def _encode(self, frames: jax.Array, fitted: Mapping[str, jax.Array], train: bool) -> jax.Array:
-        """[B, T, H, W, 1] -> [B, T, S, S]; all frames in one call, so BatchNorm sees B * T of them."""
-        x = augment.normalise(frames.reshape(-1, *frames.shape[2:]), self.normalisation)
+    def _encode(self, frames: jax.Array, first: jax.Array, fitted: Mapping[str, jax.Array], train: bool) -> jax.Array:
+        """[B, T, H, W, 1] -> [B, T, S, S]; all frames in one call, so BatchNorm sees B * T of them.
+
+        `first` [B, 1, H, W, 1] is the frame that the others are compared with, if any.
+        """
+        x = augment.normalise(frames, self.normalisation)
+        if self.reference == "first":
+            x = GAIN * (x - augment.normalise(first, self.normalisation))
+        x = x.reshape(-1, *frames.shape[2:])
         if self.standardise:
             x = (x - fitted["mean"]) / fitted["maximum"]
         return self.encoder(x, train).reshape(*frames.shape[:2], self.map_size, self.map_size)
@@ -347,7 +360,7 @@ def build_network(settings: Any, n_outputs: int) -> FDPNetwork:
         ("model.pool", model.pool, POOLS), ("model.local", model.local, LOCALS), ("model.scale", model.scale, SCALES),
         ("model.init", model.init, tuple(INITS)), ("model.head", model.head, HEADS),
         ("model.form", model.form, FORMS), ("data.part", data.part, PARTS),
-        ("data.phase", data.phase, ("first", "all")),
+        ("model.reference", model.reference, REFERENCES), ("data.phase", data.phase, ("first", "all")),
     ):  # fmt: skip
         one_of(field, found, known)
     _check_sizes(settings)
@@ -362,7 +375,8 @@ def build_network(settings: Any, n_outputs: int) -> FDPNetwork:
     return FDPNetwork(
         encoder, RankScorer(model.scorer_hidden, dtype) if ordered else None,
         segnet if settings.ft.dynamic_weight > 0 else None, n_outputs, model.pool, model.maps, model.hidden,
-        model.norm_pooled, model.map_size, model.scale, data.normalise, model.standardise, model.form,
+        model.norm_pooled, model.map_size, model.scale, data.normalise, model.standardise, model.reference,
+        model.form,
     )  # fmt: skip
 
 
@@ -372,6 +386,10 @@ def _check_sizes(settings: Any) -> None:
         raise UserError(f"data.frames, data.views: found {data.frames}, {data.views}; expected at least 2 and 1")
     if data.phase == "first" and data.views > 1:
         raise UserError(f"data.views: found {data.views}; data.phase=first has one sequence of frames a clip")
+    if model.standardise and model.reference != "none":
+        raise UserError(
+            "model.standardise: found True with model.reference=first; differences have no common mean. Set one of them"
+        )
     if len(model.depths) != len(model.widths) or len(model.segnet) != len(model.segnet_convolutions):
         raise UserError("model.depths and model.widths, and both fields of the SegNet, must be as long as each other")
     unit = 2 ** len(model.segnet)

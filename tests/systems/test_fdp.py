@@ -121,7 +121,7 @@ def test_weights_of_the_dynamic_image_are_the_published_ones() -> None:
 @pytest.fixture(scope="module")
 def network(quick) -> Any:
     """(settings, module, variables, apply) of a small network with all its parts."""
-    settings = changed(settings_of(SMALL), "model", norm_pooled=False)
+    settings = changed(settings_of(SMALL), "model", norm_pooled=False, reference="none")
     module = systems.build(settings, 3).finetune.module
     batch = frames_batch(settings)
     key = jax.random.key(0)
@@ -333,3 +333,19 @@ def test_every_config_builds(words) -> None:
             for field, value in fields.items():
                 config.common._set(found, field, value, {})
             systems.build(Settings(found.to_dict()), 5)
+
+
+def test_with_a_reference_only_what_changes_in_a_clip_counts() -> None:
+    """One image added to all frames, ordered ones too, changes no score and no logit; without reference it does."""
+    for reference, same in (("first", True), ("none", False)):
+        settings = settings_of(f"{SMALL},model.reference={reference}")
+        batch = frames_batch(settings)
+        batch = {**batch, "frames": 0.5 * batch["frames"], "order_frames": 0.5 * batch["frames"][:, ::-1]}
+        module = fdp.build_network(settings, 3)
+        variables = module.init(jax.random.key(0), batch, False)
+        added = 0.4 * jax.random.uniform(jax.random.key(1), batch["frames"][:, :1].shape)
+        moved = {k: v + added if k.endswith("frames") else v for k, v in batch.items()}
+        one, two = (module.apply(variables, x, False) for x in (batch, moved))
+        for name in ("logits", "scores", "order_scores"):
+            difference = np.abs(one[name] - two[name]).max() / np.abs(one[name]).max()
+            assert (difference < 1e-4) == same, (name, difference)
