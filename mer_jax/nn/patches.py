@@ -14,25 +14,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FORMS = ("auto", "direct", "patches", "taps")
+FORMS = ("auto", "direct", "patches", "taps", "blocks")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def best_form(places: int, channels: int, features: int, taps: int, stride: int) -> str:
+def best_form(places: int, channels: int, features: int, sides: tuple[int, int], stride: int) -> str:
     """The fastest form on the default device (measured, see tests/benchmarks/bench_mol.py).
 
     Args:
       places: pixels of the result.
       channels: channels of the input.
       features: channels of the result.
-      taps: pixels of the kernel.
+      sides: of the kernel.
       stride: of both axes.
     """
     if jax.default_backend() != "cpu":
         return "direct"
-    if features <= 4 and stride == 1:
+    if features <= 8 and stride == 1:
         return "taps"
-    return "patches" if taps == 1 or places <= 4 or (places <= 64 and channels >= 256) else "direct"
+    if stride == 2 and not any(side % 2 for side in sides):
+        return "blocks"
+    return "patches" if sides == (1, 1) or places <= 4 or (places <= 64 and channels >= 256) else "direct"
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, form: str = "auto") -> jax.Array:
@@ -44,25 +46,31 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
       stride: of both axes.
       padding: zeros on every side.
       form: `direct` (XLA's); `patches`: patches [N H' W', k l C] times the kernel; `taps` (stride 1): every pixel times
-        the whole kernel, [N H W, k l F], then a sum of shifted parts, for few features; `auto`: see `best_form`.
+        the whole kernel, [N H W, k l F], then a sum of shifted parts, for few features; `blocks` (stride 2, a kernel of
+        even sides): `patches` cut from blocks of 2x2 pixels, without strides; `auto`: see `best_form`.
 
     Returns:
       [N, (H + 2 padding - k) // stride + 1, likewise, F].
 
     Raises:
-      ValueError: another form.
+      ValueError: another form, or one that does not fit.
     """
     rows, columns, channels, features = kernel.shape
     n, height, width, _ = x.shape
     high, wide = ((size + 2 * padding - k) // stride + 1 for size, k in ((height, rows), (width, columns)))
     if form == "auto":
-        form = best_form(high * wide, channels, features, rows * columns, stride)
+        form = best_form(high * wide, channels, features, (rows, columns), stride)
     if form == "direct":
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
         )
-    if form not in FORMS or (form == "taps" and stride > 1):
-        raise ValueError(f"form {form!r} with stride {stride}: expected one of {FORMS}, taps with stride 1 only")
+    if form == "blocks" and stride == 2 and rows % 2 == columns % 2 == 0:
+        return _convolve_blocks(x, kernel, padding, (high, wide))
+    if form not in ("patches", "taps") or (form == "taps" and stride > 1):
+        raise ValueError(
+            f"form {form!r} with stride {stride} and kernel {rows} x {columns}: expected one of {FORMS}, taps with "
+            "stride 1, blocks with stride 2 and even sides only"
+        )
     offsets = [(i, j) for i in range(rows) for j in range(columns)]
 
     def part(padded: jax.Array, i: int, j: int) -> jax.Array:
@@ -77,6 +85,18 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     each = jnp.pad(each, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     parts = [part(each[..., t * features : (t + 1) * features], i, j) for t, (i, j) in enumerate(offsets)]
     return sum(parts[1:], start=parts[0])
+
+
+def _convolve_blocks(x: jax.Array, kernel: jax.Array, padding: int, size: tuple[int, int]) -> jax.Array:
+    rows, columns, channels, features = kernel.shape
+    ends = [2 * (n - 1) + k - padding - side for n, k, side in zip(size, kernel.shape, x.shape[1:3], strict=False)]
+    edges = [(0, 0, 0), (padding, ends[0], 0), (padding, ends[1], 0), (0, 0, 0)]  # an end below 0 cuts
+    blocks = to_blocks(jax.lax.pad(x, jnp.zeros((), x.dtype), edges))
+    offsets = [(i, j) for i in range(rows // 2) for j in range(columns // 2)]
+    patches = jnp.concatenate([blocks[:, i : i + size[0], j : j + size[1]] for i, j in offsets], axis=-1)
+    taps = kernel.reshape(rows // 2, 2, columns // 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    y = patches.reshape(-1, patches.shape[-1]) @ taps.reshape(-1, features)
+    return y.reshape(x.shape[0], *size, features)
 
 
 def to_blocks(x: jax.Array) -> jax.Array:
@@ -127,8 +147,7 @@ def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool
     Raises:
       ValueError: another form.
     """
-    n, height, width, channels = x.shape
-    features = kernel.shape[-1]
+    channels, features = x.shape[-1], kernel.shape[-1]
     if form == "auto":
         form = "direct" if jax.default_backend() != "cpu" else "blocks" if features <= 16 else "taps"
     if form == "direct":
@@ -143,12 +162,43 @@ def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool
         whole = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, taps][:, :, :, taps]  # [C, a, p, b, q, F]
         y = convolve(x, whole.transpose(1, 3, 0, 2, 4, 5).reshape(3, 3, channels, 4 * features), 1, 1)
     elif form == "taps":
-        each = (x.reshape(-1, channels) @ kernel.reshape(channels, -1)).reshape(n, height, width, 4, 4, features)
-        rows = _pair(jnp.moveaxis(each, 3, 0), 1)
-        y = jnp.concatenate([part for row in rows for part in _pair(jnp.moveaxis(row, 3, 0), 2)], axis=-1)
+        y = jnp.asarray(_upconvolve_taps(x, kernel))
     else:
         raise ValueError(f"form {form!r}: expected direct, taps, blocks or auto")
     return y if blocks else from_blocks(y)
+
+
+@jax.custom_vjp
+def _upconvolve_taps(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """See `upconvolve`; the result in blocks. Gradients are written out: XLA pads each of the taps by itself."""
+    n, height, width, channels = x.shape
+    each = (x.reshape(-1, channels) @ kernel.reshape(channels, -1)).reshape(n, height, width, 4, 4, -1)
+    rows = _pair(jnp.moveaxis(each, 3, 0), 1)
+    return jnp.concatenate([part for row in rows for part in _pair(jnp.moveaxis(row, 3, 0), 2)], axis=-1)
+
+
+def _upconvolve_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return jnp.asarray(_upconvolve_taps(x, kernel)), (x, kernel)
+
+
+def _upconvolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    _, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    frame = jnp.zeros((dy.shape[0], height + 2, width + 2, dy.shape[-1]), dy.dtype)
+    padded = jax.lax.dynamic_update_slice(frame, dy, (0, 1, 1, 0))  # a pad would be made again for every tap
+    lines = ((0, 1), (1, 0), (1, 1), (2, 0))  # where tap k of line i goes, 2 i + k - 1: its block, and the line of it
+    parts = [
+        padded[:, a : a + height, b : b + width, (2 * p + q) * features : (2 * p + q + 1) * features]
+        for a, p in lines
+        for b, q in lines
+    ]
+    each = jnp.concatenate(parts, axis=-1).reshape(-1, 16 * features)
+    dx = each @ kernel.reshape(channels, -1).T
+    return dx.reshape(x.shape), (x.reshape(-1, channels).T @ each).reshape(kernel.shape)
+
+
+_upconvolve_taps.defvjp(_upconvolve_forward, _upconvolve_backward)
 
 
 def _pair(taps: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:

@@ -224,12 +224,13 @@ def bench_parts(arguments: argparse.Namespace) -> None:
         for form, function in forms.items():
             line(f"circular, axis {axis}", form, lambda x, k, f=function, a=axis: f(x, k, a), x, kernel)
     layers: Sequence[tuple[str, int, int, int, int, int, int]] = [
-        ("conv2", 64, 64, 128, 4, 2, 1), ("conv3_1", 16, 513, 256, 3, 1, 1), ("conv4_1", 8, 512, 512, 3, 1, 1),
+        ("conv2", 64, 64, 128, 4, 2, 1), ("conv3", 32, 128, 256, 2, 2, 0),
+        ("conv3_1", 16, 513, 256, 3, 1, 1), ("conv4_1", 8, 512, 512, 3, 1, 1),
         ("conv5_1", 4, 512, 512, 3, 1, 1), ("predict1", 64, 130, 2, 3, 1, 1),
     ]  # fmt: skip
     for name, side, channels, features, size, stride, padding in layers:
         x, kernel = random(7, side, side, channels), random(size, size, channels, features)
-        for form in ("auto", "direct", "patches", "taps")[: 4 if stride == 1 else 3]:
+        for form in ("auto", "direct", "patches", "taps" if stride == 1 else "blocks"):
             if not (form == "patches" and features == 2):
                 text = f"{name} {side} px, {channels} to {features}"
                 line(text, form, lambda x, k, f=form, s=stride, p=padding: patches.convolve(x, k, s, p, f), x, kernel)

@@ -19,7 +19,12 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "forms"),
-    [(3, 1, 1, ("direct", "patches", "taps")), (4, 2, 1, ("direct", "patches")), (2, 2, 0, ("direct", "patches"))],
+    [
+        (3, 1, 1, ("direct", "patches", "taps")),
+        (4, 2, 1, ("direct", "patches", "blocks")),
+        (2, 2, 0, ("direct", "patches", "blocks")),
+        (6, 2, 2, ("direct", "patches", "blocks")),
+    ],
 )
 def test_convolutions(kernel: int, stride: int, padding: int, forms: tuple[str, ...]) -> None:
     """Sum over the window, place after place; gradients of all forms are the same."""
@@ -43,8 +48,9 @@ def test_convolutions(kernel: int, stride: int, padding: int, forms: tuple[str, 
         gradients.append(found)
     for other in gradients[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradients[0], other)
-    with pytest.raises(ValueError, match="form"):
-        patches.convolve(x, k, 2, padding, "taps")
+    for form, side in (("taps", kernel), ("blocks", 3)):
+        with pytest.raises(ValueError, match="form"):
+            patches.convolve(x, random(side, side, 3, 4), 2, padding, form)
 
 
 def test_transposed_convolution() -> None:
@@ -54,10 +60,16 @@ def test_transposed_convolution() -> None:
     for i in range(3):
         for j in range(2):
             expected[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += np.einsum("nc,chwf->nhwf", x[:, i, j], k)
+    gradients = []
     for form in ("direct", "taps", "blocks"):
         found, blocks = (patches.upconvolve(jnp.asarray(x), jnp.asarray(k), form, b) for b in (False, True))
         np.testing.assert_allclose(found, expected[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(blocks, patches.to_blocks(found))
+        for b in (False, True):
+            loss = jax.grad(lambda x, k, f=form, b=b: (patches.upconvolve(x, k, f, b) ** 3).sum(), (0, 1))
+            gradients.append(loss(jnp.asarray(x), jnp.asarray(k)))
+    for other in gradients[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), gradients[0], other)
     with pytest.raises(ValueError, match="form"):
         patches.upconvolve(jnp.asarray(x), jnp.asarray(k), "patches")
 
