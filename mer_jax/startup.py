@@ -25,6 +25,7 @@ _LOST = re.compile(
     r"Gloo \S+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED|another task died"
 )
+_ALONE_SECONDS = 30 * 24 * 3600
 _MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
 
 
@@ -133,7 +134,7 @@ def start_jax(
       processes: number of processes, with `coordinator`.
       process: number of this process, with `coordinator`.
       cache: folder of compiled programs; "" for none.
-      process_timeout: seconds after which a silent process counts as lost and the others end.
+      process_timeout: seconds after which a silent process of several counts as lost and the others end.
 
     Raises:
       UserError: only some of the three multi-process flags are given, or they contradict each other.
@@ -160,7 +161,8 @@ def start_jax(
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
-        jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0, **waits)
+        # nobody waits for a process that is alone: it may be suspended, as with a laptop, and go on
+        jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0, heartbeat_timeout_seconds=_ALONE_SECONDS)
 
 
 def _meet() -> None:

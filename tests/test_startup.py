@@ -1,5 +1,10 @@
 """What a process says and does before and after a run; runs of several processes are in tests/launch."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -48,6 +53,26 @@ def test_a_lost_process_is_one_message_and_run_again(told, capsys):
 def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys):
     assert startup.fail(ZeroDivisionError("division by zero")) == 1
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_a_process_alone_may_be_suspended():
+    """As with a laptop: nobody waits for its heartbeats, whatever the time-out between processes."""
+    code = """
+import time
+from mer_jax import startup
+startup.start_jax(None, None, None, cache="", process_timeout=1)
+print("started", flush=True)
+time.sleep(3)
+print("went on", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.communicate(timeout=60)[0] == "went on\n"
+    assert process.returncode == 0
 
 
 def test_without_others_process_0_agrees_with_itself():
