@@ -1,7 +1,8 @@
-"""FDP: a training step of the released network, and the forms of its 3x3 convolutions.
+"""FDP: a training step of the released network, the forms of its 3x3 convolutions, what a scorer orders frames by.
 
     python -m tests.benchmarks.bench_fdp step [--batch 2 8] [--form auto direct] [--dtype float32] [--steps 5]
     python -m tests.benchmarks.bench_fdp forms [--batch 2]
+    python -m tests.benchmarks.bench_fdp order WORKDIR [WORKDIR ...] [--seed 0]
 
 `step` times forward, backward and update of the released network (85 million parameters) on random frames: seconds on
 the clock, seconds of all cores together (what is left of a measurement on a busy machine), sums a second (those of the
@@ -10,12 +11,17 @@ with XLA's own convolutions; outputs must be the same.
 
 `forms` times every form of a 3x3 convolution with its gradients at the sizes of the released network: what
 `nn.convolution.best_form` chooses from.
+
+`order` has the scorers of finished runs on one config of the synthetic faces order the frames of the people they did
+not learn from: as the clips are, without their expression (head, lids and light alone), and with nothing but it.
+Kendall's tau against time, by annotated apex as in the run's measures; mean over clips, 95 % interval over persons.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +100,49 @@ def bench_forms(arguments: argparse.Namespace) -> None:
             print(f"{part:<8s} {images:5d} {side:5d} {channels:9d} {''.join(words)}   {chosen}", flush=True)
 
 
+def bench_order(arguments: argparse.Namespace) -> None:
+    """One line a run, version of the clips and part of the event."""
+    from mer_jax.analysis.open_run import open_run
+    from mer_jax.data import prepared
+    from mer_jax.data.source import memory_source
+    from tfds_builders.synthetic_faces import generate
+
+    versions = {"as they are": None, "head alone": generate.head_alone, "expression alone": generate.expression_alone}
+    runs = [open_run(workdir) for workdir in arguments.workdir]
+    config = runs[0].settings.data.name.removeprefix("synthetic_faces/")
+    jobs = [job for job in generate.clip_jobs(config) if job.emotion != "neutral"]
+    print(f"{'run':<18s}{'clips':<18s}{'onset-apex':>22s}{'apex-offset':>22s}{'event':>22s}")
+    for version, change in versions.items():
+        truths = [change(generate.facts(job)) if change else None for job in jobs]
+        source = memory_source([generate.render_clip(job, truth) for job, truth in zip(jobs, truths, strict=True)])
+        for run in runs:
+            none = np.zeros(len(jobs), np.int32)  # the order of frames asks for no class
+            store, table = prepared.clip_store(run.settings, run.system, source, np.arange(len(jobs)), none)
+            tau = np.full((len(jobs), 3), np.nan)
+            for fold in run.folds(arguments.seed):
+                tested = np.flatnonzero(np.isin(table["clip"], run.splits[fold]["test"]))
+                tau[tested] = order_of(run.network(fold, arguments.seed), store, tested)
+            cells = "".join(f"{over_persons(tau[:, k], table['subject']):>22s}" for k in range(3))
+            print(f"{run.name:<18s}{version:<18s}{cells}", flush=True)
+
+
+def order_of(network: Any, store: Any, chosen: np.ndarray) -> np.ndarray:
+    """tau_onset_apex, tau_apex_offset and tau_event of some clips of a store, [n, 3]."""
+    batch = jax.vmap(lambda i: network.system.view(store, i, jnp.int32(0), False))(jnp.asarray(chosen))
+    found = network.system.measures(network.apply(batch), batch)
+    return np.stack([found[f"tau_{part}"] for part in ("onset_apex", "apex_offset", "event")], axis=1)
+
+
+def over_persons(values: np.ndarray, persons: np.ndarray, draws: int = 2000) -> str:
+    """Mean with its 95 % interval: whole persons are drawn."""
+    known = np.isfinite(values)
+    people = np.unique(persons[known])
+    sums = np.array([(values[known & (persons == p)].sum(), (known & (persons == p)).sum()) for p in people])
+    drawn = sums[np.random.default_rng(0).integers(0, len(people), (draws, len(people)))].sum(axis=1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    return f"{values[known].mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the part that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,6 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forms = parts.add_parser("forms", help="forms of a 3x3 convolution")
     forms.add_argument("--batch", type=int, default=2, help="clips")
     forms.set_defaults(run=bench_forms)
+    order = parts.add_parser("order", help="what the scorers of finished runs order frames by")
+    order.add_argument("workdir", nargs="+", help="of runs on one config of the synthetic faces")
+    order.add_argument("--seed", type=int, default=0)
+    order.set_defaults(run=bench_order)
     chosen = parser.parse_args(arguments)
     chosen.run(chosen)
 

@@ -207,9 +207,15 @@ def facts(job: ClipJob) -> Facts:
     return Facts(job, when, peak, constant)
 
 
-def render_clip(job: ClipJob) -> ClipRecord:
-    """Renders one clip: the same bytes in any order, process and machine with the pinned libraries."""
-    config, truth = CONFIGS[job.config], facts(job)
+def render_clip(job: ClipJob, truth: Facts | None = None) -> ClipRecord:
+    """Renders one clip: the same bytes in any order, process and machine with the pinned libraries.
+
+    Args:
+      job: the clip.
+      truth: facts to render instead of the clip's own, for controls (see `head_alone`, `expression_alone`); what the
+        record says of the clip otherwise stays.
+    """
+    config, truth = CONFIGS[job.config], truth or facts(job)
     t = truth.timeline
     renderer = Renderer(config.cohort, job.subject, config.size)
     rng = np.random.default_rng(text_seed("synthetic_faces pixels", VERSION, job.config, str(job.number)))
@@ -249,6 +255,25 @@ def render_clip(job: ClipJob) -> ClipRecord:
         true_apex=t.true_apex,
         true_offset=t.true_offset,
     )
+
+
+def head_alone(truth: Facts) -> Facts:
+    """A clip without its expression: the head, the lids and the light move as they do, at the same times."""
+    return dataclasses.replace(truth, peak={})
+
+
+def expression_alone(truth: Facts) -> Facts:
+    """A clip whose head, lids and light stay as they are in its first frame."""
+    t = truth.timeline
+    still = dataclasses.replace(
+        t,
+        shift=np.broadcast_to(t.shift[:1], t.shift.shape),
+        rotation=np.broadcast_to(t.rotation[:1], t.rotation.shape),
+        scale=np.broadcast_to(t.scale[:1], t.scale.shape),
+        light=np.broadcast_to(t.light[:1], t.light.shape),
+        blink=np.zeros_like(t.blink),
+    )
+    return dataclasses.replace(truth, timeline=still)
 
 
 def generate(config_name: str) -> Iterator[ClipRecord]:

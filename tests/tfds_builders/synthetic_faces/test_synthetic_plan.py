@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -137,3 +138,19 @@ def test_clips_keep_the_contract_and_do_not_depend_on_their_order():
         check_record(record)
         assert record.action_units.shape == (AU_SLOTS,)
         assert (record.action_units.sum() > 0) == (record.emotion != "neutral")
+
+
+def test_controls_take_away_the_expression_or_all_that_is_not():
+    """Where one is taken away the other stays as it is, frame by frame."""
+    job = next(job for job in generate.clip_jobs("tiny_micro") if job.emotion != "neutral")
+    whole = generate.facts(job)
+    head, expression = generate.head_alone(whole), generate.expression_alone(whole)
+    for frame in range(whole.timeline.frames):
+        pose, without, still = (truth.pose(frame) for truth in (whole, head, expression))
+        assert without == dataclasses.replace(pose, activation=dict(whole.constant))
+        assert still == dataclasses.replace(whole.pose(0), activation=pose.activation, blink=0.0)
+    assert whole.pose(whole.timeline.true_apex).activation != whole.constant
+    assert (expression.timeline.light == whole.timeline.light[0]).all()
+    records = [generate.render_clip(job, truth) for truth in (None, whole, head, expression)]
+    assert records[0].frames == records[1].frames
+    assert len({record.frames[whole.timeline.true_apex] for record in records}) == 3
