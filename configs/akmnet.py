@@ -70,10 +70,12 @@ FRAMES: dict[str, dict[str, object]] = {
     "random": {"ft.mining": "none", "ft.random_share": 0.6},  # what mining keeps on micro_dev
     **{f"tim{n}": {"ft.mining": "none", "ft.frames": n, "ft.fps": 0.0} for n in (16, 32, 64, 128)},
 }
-# Do key frames find the event? Whole clips, margins included, against a network that has learned nothing.
+# Do key frames find the event? Whole clips, margins included, against networks that have learned nothing, or nothing of
+# micro-expressions: as many steps, so that the statistics of BatchNorm are those of the clips.
 WHOLE: dict[str, dict[str, object]] = {
     "whole": {"ft.extent": "whole"},
-    "untrained": {"ft.extent": "whole", **SCRATCH, "ft.epochs": 1, "ft.optimizer.learning_rate": 0.0},
+    "macro_only": {"ft.extent": "whole", "ft.optimizer.learning_rate": 0.0},
+    "untrained": {"ft.extent": "whole", **SCRATCH, "ft.optimizer.learning_rate": 0.0},
 }
 STUDY: dict[str, object] = {"seeds": (0, 1, 2), "pre.share": True}
 ROWS: dict[str, dict] = {

@@ -125,6 +125,7 @@ def base(system: str) -> ConfigDict:
             "data": data(),
             "engine": engine(),
             "pre": {"objective": "none", "share": False},  # no pre-training
+            "ft": {"steps": 0},  # of every fold, where a recipe counts steps; 0: ft.epochs over the largest fold
             "eval": {"apex": "annotated"},  # scores a finished run again: annotated | middle | spotted | jitter:<ms>
             "ablation": "",  # a table of rows: name -> what differs from the first row
             "rows": {},

@@ -29,7 +29,7 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
 
     Args:
       config: a ConfigDict with `rows`: name -> the fields that differ (nested), and `row_names`, their
-        order; the first row is the full model.
+        order; the first row is the full model. A row that a variant has made the same as an earlier one is left out.
       workdir: folder of all rows.
       run: `(config, workdir) -> metrics`, runs one row.
       plan_only: plan the rows only.
@@ -42,6 +42,7 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
     """
     found: dict[str, Any] = {}
     owners: dict[str, Path] = {}
+    known: dict[str, str] = {}
     for name in config.row_names:
         changes = config.rows[name]
         row, place = copy.deepcopy(config), workdir / "rows" / name
@@ -50,6 +51,10 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
             row.update(changes)
         except (KeyError, AttributeError, TypeError) as error:
             raise UserError(f"row {name!r} of the config: {error}; expected fields of the config only") from None
+        whole = json.dumps(row.to_dict(), sort_keys=True, default=list)
+        if known.setdefault(whole, name) != name:
+            print(f"row {name}: here the same as {known[whole]}; left out", file=sys.stderr, flush=True)
+            continue
         if row.pre.objective != "none" and not row.init_from:
             same = json.dumps({key: row.to_dict()[key] for key in PRETRAINING}, sort_keys=True, default=list)
             if same in owners:

@@ -26,7 +26,7 @@ from mer_jax.errors import UserError
 from mer_jax.evaluation import label_set as label_sets
 from mer_jax.evaluation import labels
 from mer_jax.files import write_json
-from mer_jax.pretraining import epoch_steps
+from mer_jax.pretraining import epoch_steps, finetune_steps
 from mer_jax.settings import Settings
 from mer_jax.training import topology as compiler
 from mer_jax.training.folds import FoldSettings
@@ -84,7 +84,7 @@ def compile_all(settings: Settings, devices: Any) -> Iterator[compiler.Compiled]
     engine, per_epoch = settings.engine, epoch_steps(_CLIPS.value, settings.ft.batch)
     scan = engine.chunk_mode != "dispatch" and system.buckets(store) is None
     length = FoldSettings(
-        steps=settings.ft.epochs * per_epoch,
+        steps=finetune_steps(settings.ft, per_epoch),
         steps_per_epoch=per_epoch,
         batch=settings.ft.batch,
         sampler=settings.ft.sampler,

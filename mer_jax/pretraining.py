@@ -33,6 +33,11 @@ def epoch_steps(clips: int, batch: int) -> int:
     return max(1, -(-clips // batch))
 
 
+def finetune_steps(ft: Any, per_epoch: int) -> int:
+    """Steps of the recognition stage: `ft.steps`, or `ft.epochs` where that is 0."""
+    return int(ft.steps or ft.epochs * per_epoch)
+
+
 def pretrain_settings(settings: Any, macro: Macro, seed: int) -> PretrainSettings:
     """Length and rhythm of the pre-training stage."""
     per_epoch = epoch_steps(len(macro.train), settings.pre.batch)

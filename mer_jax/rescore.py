@@ -10,6 +10,7 @@ import numpy as np
 
 from mer_jax.data import prepared
 from mer_jax.data.apex import ANNOTATED, apex_positions
+from mer_jax.errors import UserError
 from mer_jax.evaluation import results
 from mer_jax.evaluation.results import Predictions
 from mer_jax.prepare import Micro
@@ -17,7 +18,17 @@ from mer_jax.training.checkpoint import Finished, read_arrays
 from mer_jax.training.step import make_predict
 from mer_jax.workdir import Workdir
 
-__all__ = ["ANNOTATED", "apex_positions", "predict_again"]
+__all__ = ["ANNOTATED", "apex_positions", "check", "predict_again"]
+
+
+def check(settings: Any, system: Any) -> None:
+    """Raises UserError where another apex is asked for of a system that looks at none."""
+    apex = settings.eval.apex
+    if apex != ANNOTATED and system.oracle_inputs != "boundaries+apex":
+        raise UserError(
+            f"eval.apex: found {apex!r}; {settings.system} as configured here never looks at the apex, so its scores "
+            f"are the same with any. Leave it at {ANNOTATED}"
+        )
 
 
 def predict_again(

@@ -55,6 +55,7 @@ def run(
     system = systems.build(settings, len(micro.labelled.classes), len(macro.classes) if macro else 0)
     stages.fold_settings(settings, micro, settings.seeds[0])  # says what does not fit before hours of pre-training
     prepared.magnification(settings)
+    rescore.check(settings, system)
     if plan_only:
         print("\n".join(_header(micro)))
         plan.show(settings, system, micro, macro)
@@ -166,8 +167,8 @@ def _score(
     split_hash = protocols.split_hash(settings.data.protocol, micro.folds, micro.table)
     sources = micro.table["apex_source"].tolist()
     notes = []
-    shared = settings.init_from or (settings.pre.share and macro is not None)
-    if shared and len(settings.seeds) > 1:
+    pretrained = settings.init_from or system.pretrain is not None
+    if pretrained and stages.shares_pretraining(settings, place):
         notes.append("seeds share a pre-training: their spread does not contain that of pre-training")
     if settings.init_from and stages.imported(settings.init_from):
         notes.append(f"init_from: {stages.UNKNOWN_PERSONS}")

@@ -19,13 +19,14 @@ from mer_jax.evaluation import au_metrics, metrics, protocols, results
 from mer_jax.evaluation.measures import Measures
 from mer_jax.files import path_of
 from mer_jax.prepare import Macro, Micro
-from mer_jax.pretraining import epoch_steps, pretrain_settings, shown_batch
+from mer_jax.pretraining import epoch_steps, finetune_steps, pretrain_settings, shown_batch
 from mer_jax.training import mesh
 from mer_jax.training.checkpoint import (
     Finished,
     Rolling,
     agreed_state,
     finished_state,
+    pretraining_directory,
     read_arrays,
     read_meta,
     read_variables,
@@ -50,7 +51,7 @@ def fold_settings(settings: Any, micro: Micro, seed: int) -> FoldSettings:
     per_epoch = epoch_steps(largest, settings.ft.batch)
     engine = settings.engine
     return FoldSettings(
-        steps=settings.ft.epochs * per_epoch,
+        steps=finetune_steps(settings.ft, per_epoch),
         steps_per_epoch=per_epoch,
         batch=settings.ft.batch,
         sampler=settings.ft.sampler,
@@ -158,13 +159,12 @@ def initial_weights(
             raise UserError(
                 "init_from is set, but pre.objective is 'none', which takes nothing over; unset one of them"
             )
-        directory, where = _initial_directory(settings.init_from, seed), f"init_from {settings.init_from}"
+        where = f"init_from {settings.init_from}"
     elif system.pretrain is None:
         return None
     else:
-        chosen = settings.seeds[0] if settings.pre.share else seed
-        directory = workdir.checkpoints(chosen, "pretrain")
-        where = f"pre-training of seed {chosen}"
+        where = f"pre-training of seed {settings.seeds[0] if settings.pre.share else seed}"
+    directory = pretraining_directory(path_of(settings.init_from) if settings.init_from else workdir.root, seed)
     checkpoint = agreed_state(directory)
     if checkpoint is None:
         raise UserError(
@@ -195,17 +195,15 @@ def initial_weights(
     return previous
 
 
-def _initial_directory(init_from: str, seed: int) -> Path:
-    """Where the pre-training of another run, or an imported checkpoint, lies."""
-    root = path_of(init_from)
-    places = [root / "checkpoints" / f"seed_{seed}" / "pretrain", root / "checkpoints" / "pretrain"]
-    places += sorted(root.glob("checkpoints/seed_*/pretrain"))[:1]  # one pre-training shared by several seeds
-    return next((p for p in places if p.is_dir()), root)
+def shares_pretraining(settings: Any, workdir: Workdir) -> bool:
+    """Whether all of several seeds start from one pre-training."""
+    root = path_of(settings.init_from) if settings.init_from else workdir.root
+    return len(settings.seeds) > 1 == len({pretraining_directory(root, seed) for seed in settings.seeds})
 
 
 def imported(init_from: str) -> bool:
     """Whether these weights were imported, so that the persons behind them are unknown."""
-    checkpoint = finished_state(_initial_directory(init_from, 0))
+    checkpoint = finished_state(path_of(init_from) / "checkpoints" / "pretrain")
     return checkpoint is not None and read_meta(checkpoint)["persons"] is None
 
 

@@ -26,6 +26,7 @@ _LOST = re.compile(
     r"DEADLINE_EXCEEDED|another task died"
 )
 _ALONE_SECONDS = 30 * 24 * 3600
+_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # where schedulers say how many processes there are
 _MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
 
 
@@ -146,7 +147,9 @@ def start_jax(
         jax.config.update("jax_compilation_cache_dir", cache if is_remote(cache) else str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_threefry_partitionable", True)
-    waits: dict[str, Any] = {"heartbeat_timeout_seconds": process_timeout}
+    alone = processes == 1 or any(os.environ.get(name) == "1" for name in _COUNTS)
+    # nobody waits for a process that is alone: it may be suspended, as with a laptop, and go on
+    waits: dict[str, Any] = {"heartbeat_timeout_seconds": _ALONE_SECONDS if alone else process_timeout}
     if coordinator and processes is not None and process is not None:
         if not re.fullmatch(r"[^:/\s]+:\d+", coordinator):
             raise UserError(f"--coordinator is {coordinator!r}; expected host:port of process 0, as in node1:29500")
@@ -161,7 +164,6 @@ def start_jax(
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
-        # nobody waits for a process that is alone: it may be suspended, as with a laptop, and go on
         jax.distributed.initialize(f"localhost:{_free_port()}", 1, 0, heartbeat_timeout_seconds=_ALONE_SECONDS)
 
 

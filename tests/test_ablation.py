@@ -64,6 +64,15 @@ def test_equal_pretrainings_are_shared_and_no_others(tmp_path):
     assert calls == [("full", "", ""), ("lr", full, ""), ("scratch", "", ""), ("pixel", "", "")]
 
 
+def test_a_row_that_equals_an_earlier_one_is_left_out(tmp_path, capsys):
+    """As where a variant sets what the row changes."""
+    calls = []
+    rows = {"full": {}, "batch": {"ft": {"batch": config_of({}).ft.batch}}, "scratch": {"pre": {"objective": "none"}}}
+    ablation.run_rows(config_of(rows), tmp_path, fake_run(calls), plan_only=False)
+    assert [name for name, *_ in calls] == ["full", "scratch"]
+    assert "row batch: here the same as full; left out" in capsys.readouterr().err
+
+
 def test_time_of_a_finished_row_is_not_counted_again(tmp_path):
     run = fake_run([])
     ablation.run_rows(config_of(ROWS), tmp_path, run, plan_only=False)

@@ -1,10 +1,12 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mer_jax import rescore
 from mer_jax.errors import UserError
+from mer_jax.settings import Settings
 from tests.training import toy
 
 
@@ -35,6 +37,15 @@ def test_jitter_has_its_milliseconds_and_stays_inside_the_event(store):
     assert abs(drawn.std() - 5) < 0.5  # 50 ms at 100 frames a second
     kept = rescore.apex_positions("jitter:900", store, 1)
     assert ((kept >= 1) & (kept <= 7)).all()
+
+
+@pytest.mark.parametrize("reads", ["none", "boundaries"])
+def test_a_system_that_looks_at_no_apex_is_not_scored_again(reads):
+    settings = Settings({"system": "mol", "eval": {"apex": "middle"}})
+    with pytest.raises(UserError, match="mol as configured here never looks at the apex"):
+        rescore.check(settings, SimpleNamespace(oracle_inputs=reads))
+    rescore.check(settings, SimpleNamespace(oracle_inputs="boundaries+apex"))
+    rescore.check(Settings({"system": "mol", "eval": {"apex": "annotated"}}), SimpleNamespace(oracle_inputs=reads))
 
 
 @pytest.mark.parametrize("word", ["midle", "jitter", "jitter:x"])

@@ -1,10 +1,5 @@
 """What a process says and does before and after a run; runs of several processes are in tests/launch."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -55,24 +50,31 @@ def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
-def test_a_process_alone_may_be_suspended():
-    """As with a laptop: nobody waits for its heartbeats, whatever the time-out between processes."""
-    code = """
-import time
-from mer_jax import startup
-startup.start_jax(None, None, None, cache="", process_timeout=1)
-print("started", flush=True)
-time.sleep(3)
-print("went on", flush=True)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(4)
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.communicate(timeout=60)[0] == "went on\n"
-    assert process.returncode == 0
+@pytest.mark.parametrize(
+    ("flags", "tasks", "patient"),
+    [
+        ((None, None, None), None, True),
+        ((None, None, None), "1", True),  # of Slurm
+        ((None, None, None), "2", False),
+        (("host:1", 1, 0), None, True),
+        (("host:1", 2, 0), None, False),
+    ],
+)
+def test_nobody_waits_for_the_heartbeats_of_a_process_alone(flags, tasks, patient, monkeypatch):
+    """It may be suspended, as with a laptop, and go on; of several, a silent one counts as lost after the time-out."""
+    told = []
+
+    def initialize(*_, heartbeat_timeout_seconds):
+        told.append(heartbeat_timeout_seconds)
+        if tasks is None and flags[0] is None and len(told) == 1:
+            raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(startup, "_meet", lambda: None)
+    if tasks:
+        monkeypatch.setenv("SLURM_NTASKS", tasks)
+    startup.start_jax(*flags, cache="", process_timeout=60)
+    assert told[-1] == (startup._ALONE_SECONDS if patient else 60)
 
 
 def test_without_others_process_0_agrees_with_itself():

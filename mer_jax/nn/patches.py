@@ -18,23 +18,28 @@ FORMS = ("auto", "direct", "patches", "taps", "blocks")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def best_form(places: int, channels: int, features: int, sides: tuple[int, int], stride: int) -> str:
+def best_form(batch: Any, places: int, channels: int, features: int, sides: tuple[int, int], stride: int) -> str:
     """The fastest form on the default device (measured, see tests/benchmarks/bench_mol.py).
 
     Args:
+      batch: images; where it is free (no int), the network is exported for every device, and the form is direct.
       places: pixels of the result.
       channels: channels of the input.
       features: channels of the result.
       sides: of the kernel.
       stride: of both axes.
     """
-    if jax.default_backend() != "cpu":
+    if _any_device(batch):
         return "direct"
     if features <= 8 and stride == 1:
         return "taps"
     if stride == 2 and not any(side % 2 for side in sides):
         return "blocks"
     return "patches" if sides == (1, 1) or places <= 4 or (places <= 64 and channels >= 256) else "direct"
+
+
+def _any_device(batch: Any) -> bool:
+    return jax.default_backend() != "cpu" or not isinstance(batch, int)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, form: str = "auto") -> jax.Array:
@@ -59,7 +64,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0,
     n, height, width, _ = x.shape
     high, wide = ((size + 2 * padding - k) // stride + 1 for size, k in ((height, rows), (width, columns)))
     if form == "auto":
-        form = best_form(high * wide, channels, features, (rows, columns), stride)
+        form = best_form(n, high * wide, channels, features, (rows, columns), stride)
     if form == "direct":
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
@@ -92,11 +97,8 @@ def _convolve_blocks(x: jax.Array, kernel: jax.Array, padding: int, size: tuple[
     ends = [2 * (n - 1) + k - padding - side for n, k, side in zip(size, kernel.shape, x.shape[1:3], strict=False)]
     edges = [(0, 0, 0), (padding, ends[0], 0), (padding, ends[1], 0), (0, 0, 0)]  # an end below 0 cuts
     blocks = to_blocks(jax.lax.pad(x, jnp.zeros((), x.dtype), edges))
-    offsets = [(i, j) for i in range(rows // 2) for j in range(columns // 2)]
-    patches = jnp.concatenate([blocks[:, i : i + size[0], j : j + size[1]] for i, j in offsets], axis=-1)
     taps = kernel.reshape(rows // 2, 2, columns // 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
-    y = patches.reshape(-1, patches.shape[-1]) @ taps.reshape(-1, features)
-    return y.reshape(x.shape[0], *size, features)
+    return convolve(blocks, taps.reshape(rows // 2, columns // 2, 4 * channels, features), form="patches")
 
 
 def to_blocks(x: jax.Array) -> jax.Array:
@@ -149,7 +151,7 @@ def upconvolve(x: jax.Array, kernel: jax.Array, form: str = "auto", blocks: bool
     """
     channels, features = x.shape[-1], kernel.shape[-1]
     if form == "auto":
-        form = "direct" if jax.default_backend() != "cpu" else "blocks" if features <= 16 else "taps"
+        form = "direct" if _any_device(x.shape[0]) else "blocks" if features <= 16 else "taps"
     if form == "direct":
         y = jax.lax.conv_general_dilated(
             x, kernel[:, ::-1, ::-1], (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2),
@@ -185,8 +187,7 @@ def _upconvolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> t
     x, kernel = saved
     _, height, width, channels = x.shape
     features = kernel.shape[-1]
-    frame = jnp.zeros((dy.shape[0], height + 2, width + 2, dy.shape[-1]), dy.dtype)
-    padded = jax.lax.dynamic_update_slice(frame, dy, (0, 1, 1, 0))  # a pad would be made again for every tap
+    padded = jnp.pad(dy, ((0, 0), (1, 1), (1, 1), (0, 0)))
     lines = ((0, 1), (1, 0), (1, 1), (2, 0))  # where tap k of line i goes, 2 i + k - 1: its block, and the line of it
     parts = [
         padded[:, a : a + height, b : b + width, (2 * p + q) * features : (2 * p + q + 1) * features]

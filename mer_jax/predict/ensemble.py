@@ -14,7 +14,8 @@ from mer_jax.analysis.networks import Network, check_folds, fold_names, open_net
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.evaluation.protocols import read_splits
-from mer_jax.training.checkpoint import finished_state, read_meta
+from mer_jax.files import path_of
+from mer_jax.training.checkpoint import finished_state, pretraining_directory, read_meta
 from mer_jax.training.step import make_predict
 
 UNKNOWN = "imported weights: the persons that they were trained on are unknown"
@@ -98,17 +99,13 @@ class Ensemble:
     def _pretraining(self, dataset: str, subject: str) -> list[str]:
         """A warning where the person was pre-trained on."""
         chosen = self.settings.seeds[0] if self._seed is None else self._seed
-        parts = self.run / "checkpoints"
-        places = [parts / "pretrain", parts / f"seed_{chosen}" / "pretrain"]
-        if self.settings.init_from:
-            places += [Path(self.settings.init_from).expanduser() / "checkpoints" / "pretrain"]
-        for place in places:
-            checkpoint = finished_state(place)
-            persons = read_meta(checkpoint).get("persons") if checkpoint else ()
-            if persons is None:
-                return [UNKNOWN]
-            if f"{dataset}/{subject}" in persons:
-                return [f"{dataset}/{subject} was pre-trained on: what is said of them may be too good to be true"]
+        root = path_of(self.settings.init_from) if self.settings.init_from else self.run
+        checkpoint = finished_state(pretraining_directory(root, chosen))
+        persons = read_meta(checkpoint).get("persons") if checkpoint else ()
+        if persons is None:
+            return [UNKNOWN]
+        if f"{dataset}/{subject}" in persons:
+            return [f"{dataset}/{subject} was pre-trained on: what is said of them may be too good to be true"]
         return []
 
     def probabilities(self, store: ClipStore, folds: Sequence[str | None]) -> np.ndarray:

@@ -192,7 +192,7 @@ class System(Defaults):
     @property
     def oracle_inputs(self) -> str:
         """The apex is never read; onset and offset are, unless whole clips are looked at."""
-        return "none" if self.settings.ft.extent == "whole" else "boundaries"
+        return "none" if self.settings.ft.extent == self.settings.data.extent == "whole" else "boundaries"
 
     def buckets(self, store: ClipStore) -> Buckets:
         """Clips by the number of frames that are looked at."""

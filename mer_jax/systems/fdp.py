@@ -38,11 +38,14 @@ Settings read (in brackets the released or full-size value; configs/fdp.py says 
   model.segnet [(64, 128, 256, 512, 512)], model.segnet_convolutions [(2, 2, 3, 3, 3)]
   model.segnet_bias [True] biases before BatchNorm, which removes them again: for released weights only
   model.standardise [True] frames minus mean, over maximum, of the fold's training clips (the authors took each set's)
-  model.reference ["none"] none | first: the encoder sees GAIN times the difference to the first frame of the sequence.
-    INFERRED: how a face looks hides a faint expression from a scorer of single frames. The released network sees frames
-  model.scale ["minmax"] minmax (each dynamic image by its own range) | fixed (by the training clips' deviation)
+  model.reference ["none"] none | first: the encoder sees `model.gain` times the difference to the first frame of the
+    sequence. INFERRED: how a face looks hides a faint expression from a scorer of single frames. The released network
+    sees frames. model.gain [1] INFERRED: expressions change grey values by a few per cent of their range
+  model.scale ["minmax"] minmax (each dynamic image by its own range) | fixed: `model.deviations` [4] root mean squares
+    of the training clips' dynamic images from mid-grey to black and to white (INFERRED)
   model.form ["auto"] see nn.convolution
-  ft.dynamic_weight [100.0] w_d, 0 = no such task; ft.rank_weight [0.0] w_r; ft.margin [1.0] of the ranking loss
+  ft.dynamic_weight [100.0] w_d, 0 = no such task; ft.rank_weight [0.0] w_r; ft.margin [1.0] of the ranking loss, whose
+    form (a hinge over pairs) is INFERRED, as is the scorer's (linear, or one hidden layer)
   ft.shuffle_order [False] control: every clip has a random order of its own instead of the chronological one
   ft.augment: see data.augment, one transform for all frames; ft.optimizer: fields of OptimizerSettings
 """
@@ -75,9 +78,7 @@ POOLS = ("rank_score", "arp", "conv3d", "conv3d_mixed")
 SCALES = ("minmax", "fixed")
 PARTS = ("whole", "onset_offset", "onset_apex")
 REFERENCES = ("none", "first")
-GAIN = 4.0  # expressions change grey values by a few per cent of their range
 INITS = {"truncated": truncated, "fan_in": nn.initializers.lecun_normal()}
-DEVIATIONS = 4.0  # of the training clips' dynamic images, from mid-grey to black and to white (scale = fixed)
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # of the released heads
 CARRIED = ("encoder", "scorer", "norm", "mix", "hidden", "segnet")  # all but the classifier
 
@@ -99,6 +100,8 @@ class FDPNetwork(nn.Module):
       normalisation: see augment.normalise.
       standardise: see model.standardise.
       reference: one of REFERENCES.
+      gain: of differences to the reference.
+      deviations: see `scaled`.
       form: of the convolution to M.
     """
 
@@ -115,6 +118,8 @@ class FDPNetwork(nn.Module):
     normalisation: str = "signed"
     standardise: bool = False
     reference: str = "none"
+    gain: float = 1.0
+    deviations: float = 4.0
     form: str = "auto"
 
     @nn.compact
@@ -123,7 +128,8 @@ class FDPNetwork(nn.Module):
 
         Returns:
           logits [B, n], maps [B, T, S, S], pooled [B, S, S, .]; with a scorer scores [B, T] and order_scores [B, P];
-          with a SegNet image, target, mean_image [B, S, S] in 0..1 and change [B, S, S], the target before scaling.
+          with a SegNet image, target, mean_image and difference_image [B, S, S] in 0..1 and change [B, S, S], the
+          target before scaling.
         """
         fitted = self.variable("constants", "statistics", neutral_statistics, self.map_size).value
         frames = batch["frames"]
@@ -142,10 +148,12 @@ class FDPNetwork(nn.Module):
         outputs |= {"logits": logits, "maps": maps, "pooled": pooled}
         if self.segnet is not None:
             change = dynamic_images(frames, self.map_size)
+            difference = fitted["slope"] * mean_differences(frames, self.map_size)
             outputs |= {
                 "image": nn.sigmoid(self.segnet(mixed, train)[..., 0].astype(jnp.float32)),
                 "change": change,
-                "target": scaled(change, self.scale, fitted["deviation"]),
+                "target": scaled(change, self.scale, fitted["deviation"], self.deviations),
+                "difference_image": scaled(difference, self.scale, fitted["deviation"], self.deviations),
                 "mean_image": jnp.broadcast_to(fitted["image"], change.shape),
             }
         return outputs
@@ -157,7 +165,7 @@ class FDPNetwork(nn.Module):
         """
         x = augment.normalise(frames, self.normalisation)
         if self.reference == "first":
-            x = GAIN * (x - augment.normalise(first, self.normalisation))
+            x = self.gain * (x - augment.normalise(first, self.normalisation))
         x = x.reshape(-1, *frames.shape[2:])
         if self.standardise:
             x = (x - fitted["mean"]) / fitted["maximum"]
@@ -185,7 +193,8 @@ class FDPNetwork(nn.Module):
 
 def neutral_statistics(side: int) -> dict[str, jax.Array]:
     """What stands for `FDP.statistics` before anything is fitted."""
-    return {"mean": jnp.zeros(()), "maximum": jnp.ones(()), "deviation": jnp.ones(()), "image": jnp.zeros((side, side))}
+    known = {"mean": jnp.zeros(()), "maximum": jnp.ones(()), "deviation": jnp.ones(()), "slope": jnp.ones(())}
+    return known | {"image": jnp.zeros((side, side))}
 
 
 def dynamic_images(frames: jax.Array, side: int) -> jax.Array:
@@ -194,15 +203,21 @@ def dynamic_images(frames: jax.Array, side: int) -> jax.Array:
     return average_pool(change, frames.shape[2] // side)[..., 0]
 
 
-def scaled(change: jax.Array, scale: str, deviation: jax.Array) -> jax.Array:
+def mean_differences(frames: jax.Array, side: int) -> jax.Array:
+    """Mean of frames 2 .. T minus the first of [B, T, H, W, 1], averaged down to [B, side, side]."""
+    difference = frames[:, 1:].mean(axis=1) - frames[:, 0]
+    return average_pool(difference, frames.shape[2] // side)[..., 0]
+
+
+def scaled(change: jax.Array, scale: str, deviation: jax.Array, deviations: float) -> jax.Array:
     """Dynamic images [..., S, S] in 0..1, as targets.
 
     minmax: each by its own range, as released; on faint clips noise sets it. fixed: no change is mid-grey, and
-    DEVIATIONS root mean squares of the fold's training clips reach black and white (INFERRED).
+    `deviations` root mean squares of the fold's training clips reach black and white.
     """
     if scale == "minmax":
         return motion.minmax(change)
-    return jnp.clip(0.5 + change / (2 * DEVIATIONS * deviation), 0, 1)
+    return jnp.clip(0.5 + change / (2 * deviations * deviation), 0, 1)
 
 
 def objective(
@@ -296,7 +311,9 @@ class FDP(Defaults):
         return example | {"label": store.label[index]}
 
     def statistics(self, store: ClipStore, mask: jax.Array) -> Mapping[str, jax.Array]:
-        """Of the training clips, equally weighted: pixel mean and maximum; deviation and mean of dynamic images."""
+        """Of the training clips, equally weighted: pixel mean and maximum; deviation and mean of dynamic images, and
+        their least-squares slope on `mean_differences`.
+        """
         views = jax.vmap(lambda i: self.view(store, i, jnp.int32(0), False))(jnp.arange(len(mask)))
         weight = mask / jnp.maximum(mask.sum(), 1)
         frames = augment.normalise(views["frames"], self.settings.data.normalise)
@@ -306,30 +323,39 @@ class FDP(Defaults):
         change = dynamic_images(views["frames"], self.settings.model.map_size)
         deviation = jnp.sqrt(weight @ (change**2).mean(axis=(1, 2)))
         deviation = jnp.where(deviation > 0, deviation, 1.0)
-        image = jnp.tensordot(weight, scaled(change, self.settings.model.scale, deviation), axes=1)
+        model = self.settings.model
+        image = jnp.tensordot(weight, scaled(change, model.scale, deviation, model.deviations), axes=1)
+        difference = mean_differences(views["frames"], model.map_size)
+        square = weight @ (difference**2).mean(axis=(1, 2))
+        slope = weight @ (difference * change).mean(axis=(1, 2)) / jnp.where(square > 0, square, 1.0)
         return {
             "mean": mean,
             "maximum": jnp.where(maximum > 0, maximum, 1.0),
             "deviation": deviation,
+            "slope": slope,
             "image": image,
         }
 
     def measures(self, outputs: Outputs, batch: Batch) -> Mapping[str, jax.Array]:
-        """Quality of the dynamic image beside two images that see nothing of the clip, and of the order of frames.
+        """Quality of the dynamic image and of the order of frames, beside what needs no network.
 
         image_*: of the constructed image; mean_image_*: of the mean of the training clips' true images; grey_image_*:
-        of a constant, the mean grey of those; tau_*: of the order. See fdp_measures.
+        of a constant, the mean grey of those; difference_image_*: of `mean_differences`, with one slope fitted to the
+        training clips. The true image is a fixed sum of the frames that the network is given, so the last is what a
+        network has to beat. tau_*: of the order. See fdp_measures.
         """
         found: dict[str, jax.Array] = {}
         if "image" in outputs:
             mean = outputs["mean_image"]
             grey = jnp.broadcast_to(mean.mean(axis=(1, 2), keepdims=True), mean.shape)
             images = {"image": outputs["image"], "mean_image": mean, "grey_image": grey}
+            images["difference_image"] = outputs["difference_image"]
             found |= fdp_measures.image_measures(outputs["target"], outputs["change"], images)
             del found["grey_image_correlation"]  # of a constant there is none
         if "order_scores" in outputs:
-            order = (outputs["order_scores"], batch["order_position"], batch["key_frames"])
-            found |= fdp_measures.order_measures(*order)
+            departure = jnp.abs(batch["order_frames"] - batch["frames"][:, :1]).mean(axis=(2, 3, 4))
+            order = (batch["order_position"], batch["key_frames"])
+            found |= fdp_measures.order_measures(outputs["order_scores"], departure, *order)
         return found
 
     @property
@@ -376,7 +402,7 @@ def build_network(settings: Any, n_outputs: int) -> FDPNetwork:
         encoder, RankScorer(model.scorer_hidden, dtype) if ordered else None,
         segnet if settings.ft.dynamic_weight > 0 else None, n_outputs, model.pool, model.maps, model.hidden,
         model.norm_pooled, model.map_size, model.scale, data.normalise, model.standardise, model.reference,
-        model.form,
+        model.gain, model.deviations, model.form,
     )  # fmt: skip
 
 

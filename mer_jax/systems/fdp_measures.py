@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -24,7 +23,7 @@ def image_measures(target: jax.Array, change: jax.Array, images: Mapping[str, ja
 
     Returns:
       For each name NAME_mse, NAME_psnr and NAME_ssim of the whole image; NAME_region_psnr, NAME_region_ssim and
-      NAME_correlation inside the region that truly moves, NaN where an image is constant there.
+      NAME_correlation inside the region where the true image is furthest from 0, NaN where an image is constant there.
     """
     region = moving_region(change)
     found: dict[str, jax.Array] = {}
@@ -34,27 +33,34 @@ def image_measures(target: jax.Array, change: jax.Array, images: Mapping[str, ja
     return found
 
 
-def order_measures(scores: jax.Array, position: jax.Array, key_frames: jax.Array) -> dict[str, jax.Array]:
-    """Kendall's tau of scores against time, and what any monotone function of the intensity reaches.
+def order_measures(
+    scores: jax.Array, departure: jax.Array, position: jax.Array, key_frames: jax.Array
+) -> dict[str, jax.Array]:
+    """Kendall's tau of scores against time, and of what needs no scorer.
 
     Args:
       scores: [B, P] of frames spread over the event.
+      departure: [B, P], how far these frames are from the first one of their sequence.
       position: [B, P], where these frames are.
-      key_frames: [B, 3] onset, apex (-1 where unknown: then only tau_event is known) and offset.
+      key_frames: [B, 3] onset, apex (-1 where unknown: then only the taus of the event are known) and offset.
 
     Returns:
-      tau_onset_apex, tau_apex_offset, tau_event; tau_intensity = |1 - 2f|, f the share of the rise in the event.
+      tau_onset_apex, tau_apex_offset, tau_event of the scores, tau_departure_* of the departure. With f the share of
+      the rise in the event, tau_rising = 2 f - 1, what one increasing function of the intensity reaches; tau_intensity
+      = |1 - 2 f|, what it would reach if it could be turned around clip by clip.
     """
     onset, apex, offset = (k[:, None] for k in key_frames.T)
     known = apex >= 0
-    tau = functools.partial(kendall_tau, scores, position)
-    share = (apex - onset) / jnp.maximum(offset - onset, 1)
-    return {
-        "tau_onset_apex": tau(known & (position <= apex)),
-        "tau_apex_offset": tau(known & (position >= apex)),
-        "tau_event": tau(jnp.ones_like(position, bool)),
-        "tau_intensity": jnp.where(known, jnp.abs(1 - 2 * share), jnp.nan)[:, 0],
+    masks = {
+        "onset_apex": known & (position <= apex),
+        "apex_offset": known & (position >= apex),
+        "event": jnp.ones_like(position, bool),
     }
+    share = ((apex - onset) / jnp.maximum(offset - onset, 1))[:, 0]
+    rising = jnp.where(known[:, 0], 2 * share - 1, jnp.nan)
+    found = {f"tau_{part}": kendall_tau(scores, position, mask) for part, mask in masks.items()}
+    found |= {f"tau_departure_{part}": kendall_tau(departure, position, mask) for part, mask in masks.items()}
+    return found | {"tau_rising": rising, "tau_intensity": jnp.abs(rising)}
 
 
 def image_scores(found: jax.Array, true: jax.Array) -> dict[str, jax.Array]:

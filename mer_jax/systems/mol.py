@@ -172,6 +172,29 @@ def landmark_error(found: jax.Array, truth: jax.Array, norm: str) -> jax.Array:
     return each.mean(axis=-1) / eye_distance(truth)
 
 
+def translation(frames: jax.Array) -> jax.Array:
+    """The shift of each pair of neighbouring frames that explains most of their difference, in pixels (x, y).
+
+    Least squares of I_x u + I_y v = -I_t over all pixels (Lucas & Kanade 1981), with derivatives of the pair's mean.
+
+    Args:
+      frames: [B, T, H, W, 1].
+
+    Returns:
+      [B, T - 1, 2]; 0 where the frames have no structure.
+    """
+    frames = frames[..., 0]
+    mean = (frames[:, 1:] + frames[:, :-1]) / 2
+    change = (frames[:, 1:] - frames[:, :-1])[..., 1:-1, 1:-1]
+    dx = (mean[..., 1:-1, 2:] - mean[..., 1:-1, :-2]) / 2
+    dy = (mean[..., 2:, 1:-1] - mean[..., :-2, 1:-1]) / 2
+    xx, xy, yy, xt, yt = ((a * b).sum((-2, -1)) for a, b in ((dx, dx), (dx, dy), (dy, dy), (dx, change), (dy, change)))
+    determinant = xx * yy - xy * xy
+    shift = jnp.stack([xy * yt - yy * xt, xy * xt - xx * yt], axis=-1)
+    some = determinant[..., None] > 1e-6
+    return jnp.where(some, shift / jnp.where(some, determinant[..., None], 1.0), 0.0)
+
+
 def flow_loss(outputs: Outputs, batch: Batch, released: bool) -> jax.Array:
     """L_f [B] in pixels^2; `released` divides by the number of pairs once more, as the code does."""
     loss = ((outputs["flow"] - batch["flow"]) ** 2).mean(axis=(1, 2, 3, 4))
@@ -208,8 +231,9 @@ class MOLSystem(Defaults):
 
     @property
     def oracle_inputs(self) -> str:
-        """Boundaries only where the phases divide onset to offset."""
-        return "boundaries" if self.settings.model.extent == "onset_offset" else "none"
+        """Boundaries only where the phases divide onset to offset, or clips are cut there."""
+        whole = self.settings.model.extent == self.settings.data.extent == "whole"
+        return "none" if whole else "boundaries"
 
     @property
     def needs(self) -> Needs:
@@ -296,7 +320,9 @@ class MOLSystem(Defaults):
         """Errors of flow and landmarks and of what needs no network, on the same clips.
 
         epe, epe_moving: mean |O^ - O| over pixels and pairs, all of them or those whose target moves by at least
-        `model.moving_px`, in pixels; *_zero: of no flow; *_mean: of the mean flow of the training persons.
+        `model.moving_px`, in pixels; *_zero: of no flow; *_mean: of the mean flow of the training persons;
+        *_translation: of one shift a pair, fitted to the two frames alone (`translation`): what the head does.
+        epe_face, epe_face_zero: the same after each field has lost its mean, so that no shift of the head is left.
         nme: mean point error over the distance of the eye centres; nme_mean: of the training persons' mean shape;
         nme_failure: share of frames with an nme over 0.1. Targets are TV-L1 flow and given landmarks: on recorded
         clips these measure imitation.
@@ -305,14 +331,19 @@ class MOLSystem(Defaults):
         if "flow" in outputs:
             target = batch["flow"]
             moving = jnp.linalg.norm(target, axis=-1) >= self.settings.model.moving_px
+            shift = translation(batch["frames"])[:, :, None, None]
             several = {"": outputs["flow"], "_zero": jnp.zeros_like(target), "_mean": outputs["mean_flow"][:, None]}
-            for name, flow in several.items():
+            for name, flow in (several | {"_translation": shift}).items():
                 error = jnp.linalg.norm(flow - target, axis=-1)
                 found[f"epe{name}"] = error.mean(axis=(1, 2, 3))
                 total = moving.sum(axis=(1, 2, 3))
                 found[f"epe_moving{name}"] = jnp.where(
                     total > 0, (error * moving).sum(axis=(1, 2, 3)) / jnp.maximum(total, 1), jnp.nan
                 )
+            for name in ("", "_zero"):
+                difference = several[name] - target
+                face = jnp.linalg.norm(difference - difference.mean(axis=(2, 3), keepdims=True), axis=-1)
+                found[f"epe_face{name}"] = face.mean(axis=(1, 2, 3))
         if "landmarks" in outputs:
             several = {"": outputs["landmarks"], "_mean": outputs["mean_shape"][:, None]}
             errors = {k: landmark_error(v, batch["landmarks"], "l2") for k, v in several.items()}

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mer_jax.errors import UserError
-from mer_jax.files import is_remote, refresh, remove_tree
+from mer_jax.files import is_remote, read_facts, refresh, remove_tree
 from mer_jax.training import mesh
 
 # Orbax reports every file it touches, and what goes wrong in its threads, which is raised again by who waits for them.
@@ -145,6 +145,17 @@ def read_meta(path: Path) -> dict[str, Any]:
             return dict(reader.restore(path / "meta", args=ocp.args.JsonRestore()))
     except Exception as error:
         raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}. {_DAMAGED}") from error
+
+
+def pretraining_directory(root: Path, seed: int) -> Path:
+    """Where the run in `root` keeps the pre-training behind a seed: its only one (imported weights, too), the one that
+    its seeds share, or the seed's own; whether it is there is not asked.
+    """
+    config = read_facts(root / "config.json")
+    seeds, base = config.get("seeds", [seed]), root / "checkpoints"
+    if len(seeds) == 1:
+        return base / "pretrain"
+    return base / f"seed_{seeds[0] if config['pre']['share'] else seed}" / "pretrain"
 
 
 def finished_state(directory: Path) -> Path | None:

@@ -66,7 +66,7 @@ class FoldSettings:
         if self.sampler not in ("permutation", "balanced"):
             raise UserError(f"ft.sampler is {self.sampler!r}; expected permutation or balanced")
         if min(self.steps, self.batch, self.chunk_steps, self.save_every, self.evaluate_every) < 1:
-            raise UserError("ft.epochs, ft.batch and the step counts of engine must be above 0")
+            raise UserError("ft.epochs (or ft.steps), ft.batch and the step counts of engine must be above 0")
         for field in ("save_every", "evaluate_every"):
             if getattr(self, field) % self.chunk_steps:
                 raise UserError(

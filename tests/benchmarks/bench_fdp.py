@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_fdp step [--batch 2 8] [--form auto direct] [--dtype float32] [--steps 5]
     python -m tests.benchmarks.bench_fdp forms [--batch 2]
-    python -m tests.benchmarks.bench_fdp order WORKDIR [WORKDIR ...] [--seed 0]
+    python -m tests.benchmarks.bench_fdp order WORKDIR [WORKDIR ...] [--seed N]
 
 `step` times forward, backward and update of the released network (85 million parameters) on random frames: seconds on
 the clock, seconds of all cores together (what is left of a measurement on a busy machine), sums a second (those of the
@@ -14,7 +14,8 @@ with XLA's own convolutions; outputs must be the same.
 
 `order` has the scorers of finished runs on one config of the synthetic faces order the frames of the people they did
 not learn from: as the clips are, without their expression (head, lids and light alone), and with nothing but it.
-Kendall's tau against time, by annotated apex as in the run's measures; mean over clips, 95 % interval over persons.
+Kendall's tau against time as in the run's measures, beside the tau of how far a frame is from the first one; mean over
+clips, 95 % interval over persons.
 """
 
 from __future__ import annotations
@@ -109,6 +110,11 @@ def bench_order(arguments: argparse.Namespace) -> None:
 
     versions = {"as they are": None, "head alone": generate.head_alone, "expression alone": generate.expression_alone}
     runs = [open_run(workdir) for workdir in arguments.workdir]
+    for run in runs:
+        if run.system.finetune.module.scorer is None or not run.settings.data.order_frames:
+            raise SystemExit(
+                f"{run.workdir}: found no scorer, or data.order_frames = 0; expected a run that orders frames"
+            )
     config = runs[0].settings.data.name.removeprefix("synthetic_faces/")
     jobs = [job for job in generate.clip_jobs(config) if job.emotion != "neutral"]
     print(f"{'run':<18s}{'clips':<18s}{'onset-apex':>22s}{'apex-offset':>22s}{'event':>22s}")
@@ -118,19 +124,22 @@ def bench_order(arguments: argparse.Namespace) -> None:
         for run in runs:
             none = np.zeros(len(jobs), np.int32)  # the order of frames asks for no class
             store, table = prepared.clip_store(run.settings, run.system, source, np.arange(len(jobs)), none)
-            tau = np.full((len(jobs), 3), np.nan)
+            tau = np.full((len(jobs), 6), np.nan)
             for fold in run.folds(arguments.seed):
                 tested = np.flatnonzero(np.isin(table["clip"], run.splits[fold]["test"]))
                 tau[tested] = order_of(run.network(fold, arguments.seed), store, tested)
-            cells = "".join(f"{over_persons(tau[:, k], table['subject']):>22s}" for k in range(3))
-            print(f"{run.name:<18s}{version:<18s}{cells}", flush=True)
+            cells = [f"{over_persons(column, table['subject']):>22s}" for column in tau.T]
+            if run is runs[0]:
+                print(f"{'distance to first':<18s}{version:<18s}{''.join(cells[3:])}")
+            print(f"{run.name:<18s}{version:<18s}{''.join(cells[:3])}", flush=True)
 
 
 def order_of(network: Any, store: Any, chosen: np.ndarray) -> np.ndarray:
-    """tau_onset_apex, tau_apex_offset and tau_event of some clips of a store, [n, 3]."""
+    """Tau of onset to apex, apex to offset and the event of some clips of a store: by scores, by departure, [n, 6]."""
     batch = jax.vmap(lambda i: network.system.view(store, i, jnp.int32(0), False))(jnp.asarray(chosen))
     found = network.system.measures(network.apply(batch), batch)
-    return np.stack([found[f"tau_{part}"] for part in ("onset_apex", "apex_offset", "event")], axis=1)
+    parts = ("onset_apex", "apex_offset", "event")
+    return np.stack([found[f"{name}_{part}"] for name in ("tau", "tau_departure") for part in parts], axis=1)
 
 
 def over_persons(values: np.ndarray, persons: np.ndarray, draws: int = 2000) -> str:
@@ -158,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forms.set_defaults(run=bench_forms)
     order = parts.add_parser("order", help="what the scorers of finished runs order frames by")
     order.add_argument("workdir", nargs="+", help="of runs on one config of the synthetic faces")
-    order.add_argument("--seed", type=int, default=0)
+    order.add_argument("--seed", type=int, default=None, help="one of the runs' seeds; default the first")
     order.set_defaults(run=bench_order)
     chosen = parser.parse_args(arguments)
     chosen.run(chosen)

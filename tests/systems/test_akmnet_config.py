@@ -43,6 +43,7 @@ def test_the_paper_and_its_code():
     assert (paper.needs.size, paper.needs.channels) == (128, 1)
     assert paper.oracle_inputs == "boundaries"
     assert built(akmnet.get_config("extent=whole")).oracle_inputs == "none"
+    assert built(akmnet.get_config("extent=whole,data.extent=onset_offset")).oracle_inputs == "boundaries"
     # 40 epochs of 10 steps: down to 1e-8 once, or down and up again every 16 epochs
     rates = learning_rate(paper.finetune.optimizer, 400, 10)
     np.testing.assert_allclose([rates(0), rates(200), rates(400)], [1e-3, 0.5e-3, 1e-8], rtol=1e-3)

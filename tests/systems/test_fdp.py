@@ -139,8 +139,8 @@ def test_a_static_clip_gives_exactly_nothing(network) -> None:
     for name in ("pooled", "change"):
         np.testing.assert_array_equal(out[name], 0)
         assert np.abs(apply(variables, batch)[name]).max() > 1e-3
-    np.testing.assert_array_equal(fdp.scaled(out["change"], "minmax", jnp.ones(())), 0)
-    np.testing.assert_array_equal(fdp.scaled(out["change"], "fixed", jnp.ones(())), 0.5)
+    np.testing.assert_array_equal(fdp.scaled(out["change"], "minmax", jnp.ones(()), 4.0), 0)
+    np.testing.assert_array_equal(fdp.scaled(out["change"], "fixed", jnp.ones(()), 4.0), 0.5)
 
 
 def test_reversed_frames_have_reversed_scores_and_the_same_class(network) -> None:
@@ -252,6 +252,9 @@ def test_statistics_are_of_the_training_clips_alone() -> None:
     np.testing.assert_allclose(found["deviation"], deviation, rtol=1e-5)
     image = np.clip(0.5 + change / (8 * deviation), 0, 1).mean(0)
     np.testing.assert_allclose(found["image"], image, atol=1e-5)
+    difference = (frames[:, 1:].mean(1) - frames[:, 0]).reshape(3, 16, 2, 16, 2).mean((2, 4))
+    slope = np.linalg.lstsq(difference.reshape(-1, 1), change.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(found["slope"], slope[0], rtol=1e-4)
     empty = statistics(store, jnp.zeros(4, bool))
     assert all(np.isfinite(v).all() for v in empty.values())
     assert min(float(empty["maximum"]), float(empty["deviation"])) > 0
@@ -277,9 +280,14 @@ def test_measures_stand_beside_what_sees_nothing() -> None:
     position = np.array([[1, 3, 5, 7, 9, 11]] * 2)
     outputs = {
         "image": target, "target": target, "change": target - 0.5, "mean_image": np.broadcast_to(mean, target.shape),
-        "order_scores": np.array([[0.0, 1, 2, 3, 2.5, 0.5], [0, 1, 2, 3, 4, 5]]),
+        "difference_image": 1 - target, "order_scores": np.array([[0.0, 1, 2, 3, 2.5, 0.5], [0, 1, 2, 3, 4, 5]]),
     }  # fmt: skip
-    batch = {"order_position": position, "key_frames": np.array([[1, 7, 11], [1, -1, 11]])}
+    further = np.array([0.1, 0.2, 0.3, 0.4, 0.0, 0.5])  # from the first frame
+    batch = {
+        "order_position": position, "key_frames": np.array([[1, 7, 11], [1, -1, 11]]),
+        "frames": np.zeros((2, 4, 3, 3, 1)),
+        "order_frames": np.broadcast_to(-further[:, None, None, None], (2, 6, 3, 3, 1)),
+    }  # fmt: skip
     found = system.measures(*jax.tree.map(jnp.asarray, (outputs, batch)))
     np.testing.assert_allclose(found["image_mse"], 0, atol=1e-12)
     np.testing.assert_allclose(found["image_ssim"], 1, atol=1e-5)
@@ -289,7 +297,15 @@ def test_measures_stand_beside_what_sees_nothing() -> None:
     np.testing.assert_allclose(found["tau_onset_apex"], [1, np.nan])
     np.testing.assert_allclose(found["tau_apex_offset"], [-1, np.nan])
     np.testing.assert_allclose(found["tau_event"], [5 / 15, 1], atol=1e-6)
-    np.testing.assert_allclose(found["tau_intensity"], [abs(1 - 2 * 6 / 10), np.nan], atol=1e-6)
+    np.testing.assert_allclose(found["difference_image_correlation"], -1, atol=1e-5)
+    np.testing.assert_allclose(found["tau_departure_onset_apex"], [1, np.nan])
+    np.testing.assert_allclose(found["tau_departure_apex_offset"], [1 / 3, np.nan], atol=1e-6)
+    np.testing.assert_allclose(found["tau_departure_event"], [7 / 15] * 2, atol=1e-6)
+    np.testing.assert_allclose(found["tau_rising"], [2 * 6 / 10 - 1, np.nan], atol=1e-6)
+    early = dict(batch, key_frames=np.array([[1, 3, 11], [1, -1, 11]]))
+    found = system.measures(*jax.tree.map(jnp.asarray, (outputs, early)))
+    np.testing.assert_allclose(found["tau_rising"], [2 * 2 / 10 - 1, np.nan], atol=1e-6)
+    np.testing.assert_allclose(found["tau_intensity"], [abs(1 - 2 * 2 / 10), np.nan], atol=1e-6)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -304,6 +320,7 @@ def test_measures_stand_beside_what_sees_nothing() -> None:
         ("model", {"map_size": 4, "segnet": (4,), "segnet_convolutions": (1,), "head": "places", "patch": 2}, "grid"),
         ("model", {"widths": (16,)}, "multiples of 24"),
         ("model", {"depths": (1, 1)}, "as long as"),
+        ("model", {"standardise": True, "reference": "first"}, "model.standardise"),
         ("data", {"part": "apex"}, "data.part"),
         ("data", {"frames": 1}, "data.frames"),
         ("data", {"phase": "first", "views": 2}, "data.views"),

@@ -109,6 +109,7 @@ def test_evaluation_goes_through_the_phases(store: ClipStore) -> None:
 def test_phases_of_the_event_alone(store: ClipStore) -> None:
     system = systems.build(settings("extent=onset_offset"), 3)
     assert system.oracle_inputs == "boundaries"
+    assert systems.build(settings("data.extent=onset_offset"), 3).oracle_inputs == "boundaries"  # clips are cut there
     assert time_of(system.view(store, jnp.int32(0), jnp.int32(0), False)["frames"]) == [1, 3, 5, 7]
     (spec,) = system.needs.motion
     assert spec.extent == "onset_offset"
@@ -240,7 +241,9 @@ def example() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         "mean_flow": np.broadcast_to(0.05 * rng.normal(size=flow.shape[2:]), (2, CROP, CROP, 2)),
         "mean_shape": np.broadcast_to(face(rng), (2, 68, 2)),
     }
-    return outputs, {"label": np.array([2, 0]), "flow": flow, "landmarks": truth}
+    frames = rng.uniform(size=(2, 4, CROP, CROP, 1))
+    batch = {"label": np.array([2, 0]), "flow": flow, "landmarks": truth, "frames": frames}
+    return outputs, batch
 
 
 def as_jax(tree: Any) -> Any:
@@ -284,6 +287,7 @@ def test_measures(example: Any) -> None:
     outputs, batch = example
     found = systems.build(settings(), 3).measures(*as_jax(example))
     rivals = {"": outputs["flow"], "_zero": 0 * outputs["flow"], "_mean": outputs["mean_flow"][:, None]}
+    rivals["_translation"] = np.asarray(mol.translation(jnp.asarray(batch["frames"])))[:, :, None, None]
     for name, flow in rivals.items():
         for b in range(2):
             error = np.linalg.norm(flow[b] - batch["flow"][b], axis=-1)
@@ -291,6 +295,10 @@ def test_measures(example: Any) -> None:
             assert 0.5 < moving.mean() < 0.99
             assert float(found[f"epe{name}"][b]) == pytest.approx(error.mean(), rel=1e-4)
             assert float(found[f"epe_moving{name}"][b]) == pytest.approx(error[moving].mean(), rel=1e-4)
+            if name in ("", "_zero"):
+                face = [f - f.mean((1, 2), keepdims=True) for f in (flow[b], batch["flow"][b])]
+                error = np.linalg.norm(face[0] - face[1], axis=-1)
+                assert float(found[f"epe_face{name}"][b]) == pytest.approx(error.mean(), rel=1e-4)
     for name, points in (("", outputs["landmarks"]), ("_mean", outputs["mean_shape"][:, None])):
         for b in range(2):
             truth = batch["landmarks"][b, : 3 - b]
@@ -300,8 +308,24 @@ def test_measures(example: Any) -> None:
             assert float(found[f"nme{name}"][b]) == pytest.approx(errors.mean(), rel=1e-4)
             if not name:
                 assert float(found["nme_failure"][b]) == pytest.approx((errors > 0.1).mean())
+    moved = batch | {"flow": batch["flow"] + np.array([3.0, -2.0], np.float32)}
+    found_moved = systems.build(settings(), 3).measures(*as_jax((outputs, moved)))
+    np.testing.assert_allclose(found_moved["epe_face"], found["epe_face"], rtol=1e-4)  # no shift of the head counts
     still = systems.build(settings("model.moving_px=100.0"), 3).measures(*as_jax(example))
     assert np.isnan(still["epe_moving"]).all()
+
+
+def test_translation_of_a_shifted_pattern() -> None:
+    """A smooth pattern moved by known parts of a pixel; frames without structure do not move."""
+    y, x = np.mgrid[:32, :32]
+
+    def seen(dx: float, dy: float) -> np.ndarray:
+        return 0.5 + 0.2 * np.sin(0.4 * (x - dx)) + 0.2 * np.cos(0.3 * (y - dy) + 0.1 * (x - dx))
+
+    frames = np.stack([seen(0, 0), seen(0.3, -0.1), seen(0.1, 0.2)]).astype(np.float32)
+    found = mol.translation(jnp.asarray(np.stack([frames, 0 * frames]))[..., None])
+    np.testing.assert_allclose(found[0], [[0.3, -0.1], [-0.2, 0.3]], atol=0.02)
+    np.testing.assert_array_equal(found[1], 0)
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

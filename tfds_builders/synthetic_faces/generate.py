@@ -212,8 +212,8 @@ def render_clip(job: ClipJob, truth: Facts | None = None) -> ClipRecord:
 
     Args:
       job: the clip.
-      truth: facts to render instead of the clip's own, for controls (see `head_alone`, `expression_alone`); what the
-        record says of the clip otherwise stays.
+      truth: facts to render instead of the clip's own, for controls (see `head_alone`, `expression_alone`): frames,
+        landmarks and action units are theirs; names, class and key frames stay the clip's.
     """
     config, truth = CONFIGS[job.config], truth or facts(job)
     t = truth.timeline
@@ -258,12 +258,12 @@ def render_clip(job: ClipJob, truth: Facts | None = None) -> ClipRecord:
 
 
 def head_alone(truth: Facts) -> Facts:
-    """A clip without its expression: the head, the lids and the light move as they do, at the same times."""
+    """A clip without its expression: head, lids, light and sensor noise are what they are, at the same times."""
     return dataclasses.replace(truth, peak={})
 
 
 def expression_alone(truth: Facts) -> Facts:
-    """A clip whose head, lids and light stay as they are in its first frame."""
+    """A clip whose head and light stay as they are in its first frame, without blinks; with its sensor noise."""
     t = truth.timeline
     still = dataclasses.replace(
         t,
@@ -272,6 +272,7 @@ def expression_alone(truth: Facts) -> Facts:
         scale=np.broadcast_to(t.scale[:1], t.scale.shape),
         light=np.broadcast_to(t.light[:1], t.light.shape),
         blink=np.zeros_like(t.blink),
+        blinks=0,
     )
     return dataclasses.replace(truth, timeline=still)
 

@@ -117,7 +117,7 @@ def pictures(panels: Mapping[str, np.ndarray]) -> list[Picture]:
         caption = (
             "First frame of each clip, its true dynamic image (approximate rank pooling), the image that the network "
             "of the fold that tested it constructs, and the mean of the training clips' true images, which knows "
-            "nothing of the clip. r: correlation of true and constructed inside the region that truly moves"
+            "nothing of the clip. r: correlation of true and constructed where the true one is furthest from 0"
         )
         found.append(Picture("dynamic_images", "Dynamic images", dynamic_images(panels), caption))
     if "fdp_score_value" in panels:
