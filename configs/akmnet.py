@@ -26,6 +26,8 @@ PAPER: dict[str, object] = {
     "model.convolution": "direct",
     "data.magnify": "phase",  # alpha 15 is the default; the band is not stated
     "pre.augment.shift_px": 8,
+    # over the clips there are; the paper's run over clips repeated up to the largest class, about twice the steps on
+    # CASME II: ft.steps sets them
     "ft.epochs": 40,
     "ft.batch": 8,
     "ft.buckets": 6,

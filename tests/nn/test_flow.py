@@ -53,6 +53,22 @@ def test_convolutions(kernel: int, stride: int, padding: int, forms: tuple[str, 
             patches.convolve(x, random(side, side, 3, 4), 2, padding, form)
 
 
+def test_a_free_batch_keeps_the_form_of_every_device() -> None:
+    """A network that is exported for CPU, GPU and TPU at once has no forms that are fast on one of them alone."""
+    (free,) = jax.export.symbolic_shape("b")
+
+    def text(batch: Any) -> str:
+        x = jax.ShapeDtypeStruct((batch, 8, 8, 4), jnp.float32)
+        k, up = (jax.ShapeDtypeStruct((4, 4, 4, features), jnp.float32) for features in (6, 20))
+        return jax.export.export(
+            jax.jit(lambda x, k, up: (patches.convolve(x, k, 2, 1), patches.upconvolve(x, up))),
+            platforms=("cpu", "tpu"),
+        )(x, k, up).mlir_module()
+
+    assert "stablehlo.dot_general" not in text(free)
+    assert "stablehlo.convolution" not in text(2)
+
+
 def test_transposed_convolution() -> None:
     """Every pixel adds its kernel at twice its place, minus one."""
     x, k = random(2, 3, 2, 3), random(3, 4, 4, 5, seed=1)
