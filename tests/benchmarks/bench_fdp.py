@@ -127,7 +127,7 @@ def bench_order(arguments: argparse.Namespace) -> None:
             tau = np.full((len(jobs), 6), np.nan)
             for fold in run.folds(arguments.seed):
                 tested = np.flatnonzero(np.isin(table["clip"], run.splits[fold]["test"]))
-                tau[tested] = order_of(run.network(fold, arguments.seed), store, tested)
+                tau[tested] = order_of(run.network(fold, arguments.seed), jax.device_put(store), tested)
             cells = [f"{over_persons(column, table['subject']):>22s}" for column in tau.T]
             if run is runs[0]:
                 print(f"{'distance to first':<18s}{version:<18s}{''.join(cells[3:])}")

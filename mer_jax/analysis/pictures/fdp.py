@@ -20,6 +20,7 @@ from mer_jax.evaluation.metrics import percentile_interval, person_weights
 
 MOMENTS = 48  # frames of a clip whose score is drawn
 ORDERS = ("tau_onset_apex", "tau_apex_offset", "tau_event")
+DEPARTURES = tuple(name.replace("tau", "tau_departure") for name in ORDERS)
 DIMENSIONS = {
     "fdp_image_frame": 3,  # [m, H, W] in 0..1, the first frame that was looked at
     "fdp_image_true": 3,  # [m, S, S] in 0..1, the target
@@ -32,7 +33,8 @@ DIMENSIONS = {
     "fdp_score_keys": 2,  # [k, 3] onset, apex and offset, the exact ones where known; NaN where unknown
     "fdp_score_title": 1,  # [k] text: label, action units
     "fdp_tau_order": 2,  # [n, 3] ORDERS of every tested clip
-    "fdp_tau_bar": 1,  # [n], |1 - 2f|
+    "fdp_tau_departure": 2,  # [n, 3], the same of how far a frame is from the first one of its sequence
+    "fdp_tau_rising": 1,  # [n], of one increasing function of the intensity
     "fdp_tau_person": 1,  # [n] text
     "fdp_drift_order": 2,  # [d, 3] ORDERS of clips without an expression, of tested persons
     "fdp_drift_person": 1,  # [d] text
@@ -78,8 +80,8 @@ def arrays(tested: Tested) -> dict[str, np.ndarray]:
                 add("image", mean=outputs["mean_image"], correlation=measures["image_correlation"], title=title)
             if "tau_event" not in measures:
                 continue
-            order = [measures[name] for name in ORDERS]
-            add("tau", order=order, bar=measures["tau_intensity"], person=table.person[clip])
+            order, departure = ([measures[name] for name in names] for names in (ORDERS, DEPARTURES))
+            add("tau", order=order, departure=departure, rising=measures["tau_rising"], person=table.person[clip])
             if clip in tested.shown:
                 keys = np.asarray(batch["key_frames"], np.float32)
                 position, scores = score(variables, store, jnp.int32(clip))
@@ -123,7 +125,8 @@ def pictures(panels: Mapping[str, np.ndarray]) -> list[Picture]:
     if "fdp_score_value" in panels:
         caption = (
             "Score of single frames over time, people whom the network has not seen; onset, apex and offset in grey. "
-            "Training asks scores to rise from the first to the last frame"
+            "Training asks scores to rise from the first to the last frame. Where the network sees differences to the "
+            "first frame of a sequence (model.reference=first), that frame has the lowest score"
         )
         heading = "Order of frames"
         found.append(Picture("rank_scores", heading, rank_scores(panels), caption, text=_sentence(panels)))
@@ -179,20 +182,22 @@ def rank_scores(panels: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _sentence(panels: Mapping[str, np.ndarray]) -> str:
-    """Kendall's tau of all tested clips, of the clips without an expression, and the bar."""
-    names = ("onset to apex", "apex to offset", "whole event")
-    tau = panels["fdp_tau_order"]
-    parts = [f"{name} {_mean(tau[:, i], panels['fdp_tau_person'])}" for i, name in enumerate(names)]
-    text = f"Kendall's tau of the scores of held-out people ({len(tau)} clips): {', '.join(parts)}. "
-    text += (
-        f"Any monotone function of the intensity reaches |1 − 2f| = {np.nanmean(panels['fdp_tau_bar']):.2f} over the "
-    )
-    text += "whole event, f the share of the rise; a scorer of single frames turns its sign when time is reversed."
+    """Kendall's tau of all tested clips, of the clips without an expression, and of what needs no scorer."""
+
+    def parts(group: str, kind: str) -> str:
+        tau, person = panels[f"fdp_{group}_{kind}"], panels[f"fdp_{group}_person"]
+        names = ("onset to apex", "apex to offset", "whole event")
+        return ", ".join(f"{name} {_mean(tau[:, i], person)}" for i, name in enumerate(names))
+
+    text = f"Kendall's tau of the scores of held-out people ({len(panels['fdp_tau_order'])} clips): "
+    text += f"{parts('tau', 'order')}. What needs no scorer: the distance of a frame to the first one of its sequence, "
+    text += f"{parts('tau', 'departure')}; an increasing function of the intensity, over the whole event "
+    text += f"{_mean(panels['fdp_tau_rising'], panels['fdp_tau_person'])}."
     if "fdp_drift_order" in panels:
-        drift = panels["fdp_drift_order"]
-        parts = [f"{name} {_mean(drift[:, i], panels['fdp_drift_person'])}" for i, name in enumerate(names)]
-        text += f" On {len(drift)} clips without an expression, where only head, light and lids move: "
-        text += f"{', '.join(parts)}."
+        text += (
+            f" The scores on {len(panels['fdp_drift_order'])} clips without an expression, where only head, light and "
+        )
+        text += f"lids move: {parts('drift', 'order')}."
     return text
 
 
