@@ -77,7 +77,7 @@ def main() -> None:
     from mer_jax.training.step import initial_variables, make_step
 
     settings = settings_of(options.config, "akmnet")
-    system = akmnet.build(settings, CLASSES)
+    system = akmnet.build(settings, CLASSES, CLASSES)
     stage, batch = system.finetune, settings.ft.batch
     host = random_store(settings.data.size)
     store, key = jax.device_put(host), jax.random.key(0)
