@@ -94,7 +94,7 @@ def main() -> None:
     for number in (int(n) for n in options.buckets.split(",")):
         fields = settings.to_dict()
         fields["ft"] = {**settings.ft.to_dict(), "buckets": number}
-        buckets = akmnet.build(type(settings)(fields), CLASSES).buckets(host)
+        buckets = akmnet.build(type(settings)(fields), CLASSES, CLASSES).buckets(host)
         seconds, padded = 0.0, 0
         for b, length in enumerate(buckets.lengths):
             clips = np.flatnonzero(buckets.of_clip == b)
