@@ -51,12 +51,13 @@ def run_rows(config: Any, workdir: Path, run: Callable[..., dict[str, Any]], pla
             row.update(changes)
         except (KeyError, AttributeError, TypeError) as error:
             raise UserError(f"row {name!r} of the config: {error}; expected fields of the config only") from None
-        whole = json.dumps(row.to_dict(), sort_keys=True, default=list)
+        fields = row.to_dict()
+        whole = json.dumps(fields, sort_keys=True, default=list)
         if known.setdefault(whole, name) != name:
             print(f"row {name}: here the same as {known[whole]}; left out", file=sys.stderr, flush=True)
             continue
         if row.pre.objective != "none" and not row.init_from:
-            same = json.dumps({key: row.to_dict()[key] for key in PRETRAINING}, sort_keys=True, default=list)
+            same = json.dumps({key: fields[key] for key in PRETRAINING}, sort_keys=True, default=list)
             if same in owners:
                 row.init_from = str(owners[same])
             owners.setdefault(same, place)

@@ -164,7 +164,7 @@ def initial_weights(
         return None
     else:
         where = f"pre-training of seed {settings.seeds[0] if settings.pre.share else seed}"
-    directory = pretraining_directory(path_of(settings.init_from) if settings.init_from else workdir.root, seed)
+    directory = pretraining_directory(settings, workdir.root, seed)
     checkpoint = agreed_state(directory)
     if checkpoint is None:
         raise UserError(
@@ -197,8 +197,8 @@ def initial_weights(
 
 def shares_pretraining(settings: Any, workdir: Workdir) -> bool:
     """Whether all of several seeds start from one pre-training."""
-    root = path_of(settings.init_from) if settings.init_from else workdir.root
-    return len(settings.seeds) > 1 == len({pretraining_directory(root, seed) for seed in settings.seeds})
+    found = {pretraining_directory(settings, workdir.root, seed) for seed in settings.seeds}
+    return len(settings.seeds) > 1 == len(found)
 
 
 def imported(init_from: str) -> bool:

@@ -30,7 +30,9 @@ def made(root, seeds, share, **more):
 def test_the_pretraining_behind_a_seed(tmp_path, seeds, share, seed, expected):
     if seeds:
         made(tmp_path, seeds, share)
-    assert checkpoint.pretraining_directory(tmp_path, seed) == tmp_path / "checkpoints" / expected
+    settings = Settings({"init_from": str(tmp_path)})
+    found = checkpoint.pretraining_directory(settings, tmp_path / "other", seed)
+    assert found == tmp_path / "checkpoints" / expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_the_pretraining_behind_a_seed(tmp_path, seeds, share, seed, expected):
 def test_seeds_are_said_to_share_a_pretraining_only_where_they_do(tmp_path, source, share, seeds, expected):
     init_from = str(made(tmp_path / "source", *source)) if source else ""
     root = made(tmp_path / "run", list(seeds), share)
-    settings = Settings({"seeds": seeds, "init_from": init_from})
+    settings = Settings({"seeds": seeds, "init_from": init_from, "pre": {"share": share}})
     assert stages.shares_pretraining(settings, SimpleNamespace(root=root)) is expected
 
 

@@ -14,7 +14,6 @@ from mer_jax.analysis.networks import Network, check_folds, fold_names, open_net
 from mer_jax.data.store import ClipStore
 from mer_jax.errors import UserError
 from mer_jax.evaluation.protocols import read_splits
-from mer_jax.files import path_of
 from mer_jax.training.checkpoint import finished_state, pretraining_directory, read_meta
 from mer_jax.training.step import make_predict
 
@@ -99,8 +98,7 @@ class Ensemble:
     def _pretraining(self, dataset: str, subject: str) -> list[str]:
         """A warning where the person was pre-trained on."""
         chosen = self.settings.seeds[0] if self._seed is None else self._seed
-        root = path_of(self.settings.init_from) if self.settings.init_from else self.run
-        checkpoint = finished_state(pretraining_directory(root, chosen))
+        checkpoint = finished_state(pretraining_directory(self.settings, self.run, chosen))
         persons = read_meta(checkpoint).get("persons") if checkpoint else ()
         if persons is None:
             return [UNKNOWN]

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mer_jax.errors import UserError
-from mer_jax.files import is_remote, read_facts, refresh, remove_tree
+from mer_jax.files import is_remote, path_of, read_facts, refresh, remove_tree
 from mer_jax.training import mesh
 
 # Orbax reports every file it touches, and what goes wrong in its threads, which is raised again by who waits for them.
@@ -147,15 +147,23 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise UserError(f"the checkpoint {path} cannot be read: {_first_line(error)}. {_DAMAGED}") from error
 
 
-def pretraining_directory(root: Path, seed: int) -> Path:
-    """Where the run in `root` keeps the pre-training behind a seed: its only one (imported weights, too), the one that
-    its seeds share, or the seed's own; whether it is there is not asked.
+def pretraining_directory(settings: Any, root: Path, seed: int) -> Path:
+    """Where the pre-training behind a seed of a run is: the run's, or that of its `init_from`. There it is the only one
+    (imported weights, too), the one that the seeds share, or the seed's own; whether it exists is not asked.
+
+    Args:
+      settings: of the run.
+      root: its workdir.
+      seed: one of its seeds.
     """
-    config = read_facts(root / "config.json")
-    seeds, base = config.get("seeds", [seed]), root / "checkpoints"
-    if len(seeds) == 1:
-        return base / "pretrain"
-    return base / f"seed_{seeds[0] if config['pre']['share'] else seed}" / "pretrain"
+    if settings.init_from:
+        root = path_of(settings.init_from)
+        config = read_facts(root / "config.json")
+        seeds, share = config.get("seeds", [seed]), config.get("pre", {}).get("share", False)
+    else:
+        seeds, share = settings.seeds, settings.pre.share
+    base = root / "checkpoints"
+    return base / "pretrain" if len(seeds) == 1 else base / f"seed_{seeds[0] if share else seed}" / "pretrain"
 
 
 def finished_state(directory: Path) -> Path | None:
