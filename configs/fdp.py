@@ -86,7 +86,7 @@ QUESTION: dict[str, dict[str, object]] = {
     "no_rank_loss": {"ft.rank_weight": 0.0},
     "no_dynamic_image": {"ft.dynamic_weight": 0.0},
     "no_attention": {"model.attention": False},
-    "frames": {"model.reference": "none", "model.gain": 1.0},
+    "frames": {"model.reference": "none"},
     "shuffled_order": {"ft.shuffle_order": True},
     "arp": {"model.pool": "arp", "ft.rank_weight": 0.0},
 }

@@ -104,11 +104,16 @@ def bench_forms(arguments: argparse.Namespace) -> None:
 def bench_order(arguments: argparse.Namespace) -> None:
     """One line a run, version of the clips and part of the event."""
     from mer_jax.analysis.open_run import open_run
+    from mer_jax.analysis.pictures.fdp import mean_over_persons
     from mer_jax.data import prepared
     from mer_jax.data.source import memory_source
     from tfds_builders.synthetic_faces import generate
 
-    versions = {"as they are": None, "head alone": generate.head_alone, "expression alone": generate.expression_alone}
+    versions = {
+        "as they are": lambda truth: truth,
+        "head alone": generate.head_alone,
+        "expression alone": generate.expression_alone,
+    }
     runs = [open_run(workdir) for workdir in arguments.workdir]
     for run in runs:
         if run.system.finetune.module.scorer is None or not run.settings.data.order_frames:
@@ -119,16 +124,15 @@ def bench_order(arguments: argparse.Namespace) -> None:
     jobs = [job for job in generate.clip_jobs(config) if job.emotion != "neutral"]
     print(f"{'run':<18s}{'clips':<18s}{'onset-apex':>22s}{'apex-offset':>22s}{'event':>22s}")
     for version, change in versions.items():
-        truths = [change(generate.facts(job)) if change else None for job in jobs]
-        source = memory_source([generate.render_clip(job, truth) for job, truth in zip(jobs, truths, strict=True)])
+        source = memory_source([generate.render_clip(job, change(generate.facts(job))) for job in jobs])
         for run in runs:
             none = np.zeros(len(jobs), np.int32)  # the order of frames asks for no class
             store, table = prepared.clip_store(run.settings, run.system, source, np.arange(len(jobs)), none)
-            tau = np.full((len(jobs), 6), np.nan)
+            store, tau = jax.device_put(store), np.full((len(jobs), 6), np.nan)
             for fold in run.folds(arguments.seed):
                 tested = np.flatnonzero(np.isin(table["clip"], run.splits[fold]["test"]))
-                tau[tested] = order_of(run.network(fold, arguments.seed), jax.device_put(store), tested)
-            cells = [f"{over_persons(column, table['subject']):>22s}" for column in tau.T]
+                tau[tested] = order_of(run.network(fold, arguments.seed), store, tested)
+            cells = [f"{mean_over_persons(column, table['subject']):>22s}" for column in tau.T]
             if run is runs[0]:
                 print(f"{'distance to first':<18s}{version:<18s}{''.join(cells[3:])}")
             print(f"{run.name:<18s}{version:<18s}{''.join(cells[:3])}", flush=True)
@@ -136,20 +140,11 @@ def bench_order(arguments: argparse.Namespace) -> None:
 
 def order_of(network: Any, store: Any, chosen: np.ndarray) -> np.ndarray:
     """Tau of onset to apex, apex to offset and the event of some clips of a store: by scores, by departure, [n, 6]."""
+    from mer_jax.analysis.pictures.fdp import DEPARTURES, ORDERS
+
     batch = jax.vmap(lambda i: network.system.view(store, i, jnp.int32(0), False))(jnp.asarray(chosen))
     found = network.system.measures(network.apply(batch), batch)
-    parts = ("onset_apex", "apex_offset", "event")
-    return np.stack([found[f"{name}_{part}"] for name in ("tau", "tau_departure") for part in parts], axis=1)
-
-
-def over_persons(values: np.ndarray, persons: np.ndarray, draws: int = 2000) -> str:
-    """Mean with its 95 % interval: whole persons are drawn."""
-    known = np.isfinite(values)
-    people = np.unique(persons[known])
-    sums = np.array([(values[known & (persons == p)].sum(), (known & (persons == p)).sum()) for p in people])
-    drawn = sums[np.random.default_rng(0).integers(0, len(people), (draws, len(people)))].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
-    return f"{values[known].mean():.2f} [{low:.2f}, {high:.2f}]"
+    return np.stack([found[name] for name in ORDERS + DEPARTURES], axis=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

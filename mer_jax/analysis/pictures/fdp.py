@@ -187,12 +187,12 @@ def _sentence(panels: Mapping[str, np.ndarray]) -> str:
     def parts(group: str, kind: str) -> str:
         tau, person = panels[f"fdp_{group}_{kind}"], panels[f"fdp_{group}_person"]
         names = ("onset to apex", "apex to offset", "whole event")
-        return ", ".join(f"{name} {_mean(tau[:, i], person)}" for i, name in enumerate(names))
+        return ", ".join(f"{name} {mean_over_persons(tau[:, i], person)}" for i, name in enumerate(names))
 
     text = f"Kendall's tau of the scores of held-out people ({len(panels['fdp_tau_order'])} clips): "
     text += f"{parts('tau', 'order')}. What needs no scorer: the distance of a frame to the first one of its sequence, "
     text += f"{parts('tau', 'departure')}; an increasing function of the intensity, over the whole event "
-    text += f"{_mean(panels['fdp_tau_rising'], panels['fdp_tau_person'])}."
+    text += f"{mean_over_persons(panels['fdp_tau_rising'], panels['fdp_tau_person'])}."
     if "fdp_drift_order" in panels:
         text += (
             f" The scores on {len(panels['fdp_drift_order'])} clips without an expression, where only head, light and "
@@ -201,7 +201,7 @@ def _sentence(panels: Mapping[str, np.ndarray]) -> str:
     return text
 
 
-def _mean(values: np.ndarray, persons: np.ndarray) -> str:
+def mean_over_persons(values: np.ndarray, persons: np.ndarray) -> str:
     """Mean over clips with its interval of 95 % over persons."""
     known = np.isfinite(values)
     names, place = np.unique(persons[known], return_inverse=True)
