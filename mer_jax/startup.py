@@ -168,8 +168,8 @@ def start_jax(
 
 
 def _meet() -> None:
-    """Exchanges a first message while the processes are still together: gloo gives up after 30 seconds, and what comes
-    next (imports, reading data) may take one of them longer than that on a busy machine.
+    """Connects the processes while they are still together: gloo waits for 30 seconds only, and what comes next
+    (imports, reading data) may take one of them longer than that on a busy machine.
     """
     multihost_utils.sync_global_devices("start")
 

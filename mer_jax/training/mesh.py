@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,12 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import multihost
 
 DATA, FOLD = "data", "fold"
 SMALL = 2**12  # entries; a smaller leaf costs more to collect than to keep everywhere
+_WAIT_SECONDS = 24 * 3600  # for a process that is late; one that is lost ends the wait much earlier (heartbeats)
+_waits = itertools.count()  # makes the names of barriers unique; all processes count alike
 
 
 def make_mesh(axis: str) -> Mesh:
@@ -95,6 +99,7 @@ def fetch(tree: Any) -> Any:
             return np.asarray(x)
         if x.is_fully_replicated:
             return np.asarray(x.addressable_data(0))
+        barrier("fetch")
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
     return jax.tree.map(one, tree)
@@ -109,6 +114,7 @@ def agree_on(values: np.ndarray | np.generic) -> np.ndarray:
     """The first process's array, on all processes; all give the same shape and type."""
     if jax.process_count() == 1:
         return np.asarray(values)
+    barrier("agree")
     return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
@@ -132,9 +138,36 @@ def is_writer() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes."""
+    """Waits for all processes, as long as they are alive.
+
+    The service of jax.distributed keeps the wait. A collective would too, but that of CPUs (gloo) gives up after 30
+    seconds, and one process may well read or compile that much longer than the others.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        multihost.get_barrier_sync_fn()(key=f"mer_jax_{name}_{next(_waits)}", timeout_ms=_WAIT_SECONDS * 1000)
+
+
+class Together:
+    """A jitted function that holds collectives: all processes have compiled it before one of them runs it (`barrier`).
+
+    Args:
+      function: of jax.jit; called with arguments of the same shapes each time.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._compiled: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs the function."""
+        if self._compiled is None:
+            self._compiled = self._function.lower(*arguments).compile()
+            barrier("compiled")
+        return self._compiled(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """As that of the function."""
+        return self._function.lower(*arguments)
 
 
 class Preemption:

@@ -99,10 +99,11 @@ class PretrainEngine:
         if self.layout is None:
             sharded = self.settings.shard_params
             self.layout = mesh.spread(shapes, self.mesh) if sharded else jax.tree.map(lambda _: whole, shapes)
-            self._init = jax.jit(self._init_global, out_shardings=self.layout)
+            self._init = mesh.Together(jax.jit(self._init_global, out_shardings=self.layout))
             placed = (self.layout, divided, whole)
             results = (self.layout, whole)
-            self._train = jax.jit(self._train_global, in_shardings=placed, out_shardings=results, donate_argnums=0)
+            train = jax.jit(self._train_global, in_shardings=placed, out_shardings=results, donate_argnums=0)
+            self._train = mesh.Together(train)
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.layout)
 
     def _gather(self, params: Any) -> Any:

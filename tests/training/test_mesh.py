@@ -1,0 +1,50 @@
+"""Together: nobody runs what another process still compiles."""
+
+import jax
+import numpy as np
+
+from mer_jax.training import mesh
+
+
+def test_a_program_is_compiled_then_waited_for_then_run(monkeypatch):
+    order = []
+
+    class Compiled:
+        def __init__(self, run):
+            self._run = run
+
+        def __call__(self, *arguments):
+            order.append("run")
+            return self._run(*arguments)
+
+    class Lowered:
+        def __init__(self, lowered):
+            self._lowered = lowered
+
+        def compile(self):
+            order.append("compile")
+            return Compiled(self._lowered.compile())
+
+    class Function:
+        def lower(self, *arguments):
+            return Lowered(jax.jit(lambda x, n: x * n).lower(*arguments))
+
+    monkeypatch.setattr(mesh, "barrier", order.append)
+    together = mesh.Together(Function())
+    assert float(together(np.float32(3), np.int32(2))) == 6
+    assert float(together(np.float32(4), np.int32(3))) == 12
+    assert order == ["compile", "compiled", "run", "run"]
+
+
+def test_barriers_have_names_of_their_own(monkeypatch):
+    waited = []
+    monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(mesh.multihost, "get_barrier_sync_fn", lambda: lambda key, timeout_ms: waited.append(key))
+    for _ in range(3):
+        mesh.barrier("look")
+    assert len(set(waited)) == 3
+
+
+def test_a_process_alone_waits_for_nobody(monkeypatch):
+    monkeypatch.setattr(mesh.multihost, "get_barrier_sync_fn", lambda: 1 / 0)
+    mesh.barrier("look")
