@@ -18,6 +18,9 @@ from mer_jax.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 DRIVER = ROOT / "tests" / "drive_main.py"
+# Hardly a network, for what does not hang on the network: most of a run's time in a test is tracing and compiling.
+SMALL = "variant=position_only,model.position_depth=0"
+SMALL_MACRO = f"configs/ma2mi.py:tiny,{SMALL},objective=macro_cls"
 
 
 def command(workdir, *arguments, config="configs/ma2mi.py:tiny"):
@@ -130,9 +133,10 @@ def test_a_finished_run_is_scored_again_with_another_apex(reference, data):
     assert (workdir / "predictions.csv").read_bytes() == before
 
 
-def test_kill_minus_nine_at_any_moment_changes_no_prediction(reference, data, tmp_path):
+def test_kill_minus_nine_at_any_moment_changes_no_prediction(data, tmp_path):
     """Killed while building, pre-training, between the stages, while saving and in the folds; then run to the end."""
-    workdir, fresh = tmp_path / "killed", tmp_path / "data"
+    expected, workdir, fresh = tmp_path / "expected", tmp_path / "killed", tmp_path / "data"
+    finish(start(expected, data=data, config=SMALL_MACRO))
 
     def saving():
         return any(".orbax-checkpoint-tmp" in str(p) for p in workdir.glob("checkpoints/**/*"))
@@ -148,23 +152,22 @@ def test_kill_minus_nine_at_any_moment_changes_no_prediction(reference, data, tm
         lambda: len(folds()) >= 2,
     ]
     for number, moment in enumerate(moments):
-        process = start(workdir, data=fresh if number == 0 else data)
+        process = start(workdir, data=fresh if number == 0 else data, config=SMALL_MACRO)
         deadline = time.monotonic() + 900
         while not moment() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         assert process.poll() is None, (number, process.communicate()[1][-2000:])
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    finish(start(workdir, data=data))
-    expected, _ = reference
+    finish(start(workdir, data=data, config=SMALL_MACRO))
     assert (workdir / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
     ours, theirs = (json.loads((w / "metrics.json").read_text()) for w in (workdir, expected))
     assert ours == theirs
 
 
-def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
-    workdir = tmp_path / "preempted"
-    process = start(workdir, "--config.pre.epochs=60", data=data)
+def test_sigterm_saves_and_leaves_with_75(data, tmp_path):
+    workdir, long = tmp_path / "preempted", "--config.pre.epochs=150"
+    process = start(workdir, long, data=data, config=SMALL_MACRO)
     deadline = time.monotonic() + 900
     while not (workdir / "log.jsonl").exists() or not (workdir / "log.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1][-2000:]
@@ -175,14 +178,14 @@ def test_sigterm_saves_and_leaves_with_75(reference, data, tmp_path):
     assert "saved" in err.splitlines()[-1]
     steps = [int(p.name) for p in (workdir / "checkpoints" / "pretrain").iterdir() if p.name.isdigit()]
     assert steps
-    _, err = finish(start(workdir, "--config.pre.epochs=60", "--config.stages=pretrain", data=data))
+    _, err = finish(start(workdir, long, "--config.stages=pretrain", data=data, config=SMALL_MACRO))
     assert f"goes on from step {max(steps)}" in err
 
 
 def test_selection_and_seeds(data, tmp_path):
     """`oracle` is branded, several seeds have checkpoints of their own, a shared pre-training is said."""
     flags = ["--config.seeds=(0,1)", "--config.pre.share=True", "--config.select=oracle"]
-    out, _ = finish(start(tmp_path / "run", *flags, data=data))
+    out, _ = finish(start(tmp_path / "run", *flags, data=data, config=SMALL_MACRO))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert not metrics["comparable"]
     assert set(metrics["per_seed"]) == {"0", "1"}
@@ -194,7 +197,7 @@ def test_selection_and_seeds(data, tmp_path):
 
 
 def test_action_units_are_a_task(data, tmp_path):
-    finish(start(tmp_path / "run", data=data, config="configs/ma2mi.py:synthetic_au,scratch,tiny"))
+    finish(start(tmp_path / "run", data=data, config=f"configs/ma2mi.py:synthetic_au,scratch,tiny,{SMALL}"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["task"] == "au"
     assert {"all_ones", "all_zeros"} == set(metrics["baselines"])
@@ -226,8 +229,8 @@ def test_a_changed_config_on_a_workdir_is_refused_by_key(reference, data):
     assert "ft.epochs: 4 there, 5 now" in err
 
 
-def test_a_plan_trains_nothing(reference, data, tmp_path):
-    out, _ = finish(start(tmp_path / "planned", "--plan", data=data))
+def test_a_plan_trains_nothing(data, tmp_path):
+    out, _ = finish(start(tmp_path / "planned", "--plan", data=data, config=SMALL_MACRO))
     assert "5 (loso)" in out
     assert not (tmp_path / "planned").exists()
 

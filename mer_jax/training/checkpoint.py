@@ -26,6 +26,7 @@ from mer_jax.training import mesh
 # Orbax reports every file it touches, and what goes wrong in its threads, which is raised again by who waits for them.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
+_SLICE_BYTES = 2**20  # of a leaf that is whole on several devices, when each of them writes a slice of it
 _DAMAGED = "If it is damaged, delete that folder: what it held is then done again"
 
 
@@ -41,7 +42,7 @@ class Rolling:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._checkpointer = _writer()
         if jax.process_index() == 0 and directory.is_dir():
             halves = directory.glob("*.orbax-checkpoint-tmp*")
             if is_remote(directory):
@@ -87,7 +88,7 @@ class Finished:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._checkpointer = _writer()
 
     def path(self, name: str) -> Path:
         """Where the checkpoint of a name lies."""
@@ -198,6 +199,17 @@ def _steps(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     return [int(p.name) for p in directory.iterdir() if p.name.isdigit() and _is_whole(p)]
+
+
+def _writer() -> ocp.AsyncCheckpointer:
+    """By default orbax cuts every whole leaf into a slice a device, one dispatched operation each: of small leaves that
+    takes much longer than to write them, and the training waits for it.
+    """
+    kinds = ocp.type_handlers
+    arrays = kinds.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
+    handlers = kinds.create_type_handler_registry((jax.Array, arrays), (np.ndarray, kinds.NumpyHandler()))
+    state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(state=state, meta=ocp.JsonCheckpointHandler()))
 
 
 def _reader(handler: Any) -> ocp.Checkpointer:

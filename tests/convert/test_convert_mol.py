@@ -300,7 +300,7 @@ def test_fine_tuning_starts_from_imported_weights(tmp_path: Path, tensors: dict[
     ]
     flags += [f"--compilation_cache={os.environ['MER_JAX_TEST_CACHE']}", "--config.ft.optimizer.learning_rate=0.0"]
     flags += ["--config.data.align=none", "--config.data.protocol=kfold", "--config.data.n_folds=2"]
-    flags += ["--config.ft.epochs=1", "--config.ft.batch=4", "--config.ft.augment.shift_px=2"]
+    flags += ["--config.ft.steps=2", "--config.ft.batch=4", "--config.ft.augment.shift_px=2"]
     environment = {**os.environ, "MER_JAX_DATA": os.environ["MER_JAX_TEST_DATA"]}
     done = subprocess.run(
         [sys.executable, "-m", "mer_jax.main", *flags], capture_output=True, text=True, check=False, env=environment
