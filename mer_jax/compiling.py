@@ -14,7 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # before jax: libtpu would ask what machine this is
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # before jax: libtpu would ask what machine this is,
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # and complain that nobody says
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # of no consequence: --topology says what is compiled for
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is taken: several may compile at once
 
 import jax

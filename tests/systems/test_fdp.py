@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -352,17 +353,18 @@ def test_every_config_builds(words) -> None:
             systems.build(Settings(found.to_dict()), 5)
 
 
-def test_with_a_reference_only_what_changes_in_a_clip_counts() -> None:
+def test_with_a_reference_only_what_changes_in_a_clip_counts(random_variables: Callable, quick: Callable) -> None:
     """One image added to all frames, ordered ones too, changes no score and no logit; without reference it does."""
     for reference, same in (("first", True), ("none", False)):
         settings = settings_of(f"{SMALL},model.reference={reference}")
         batch = frames_batch(settings)
         batch = {**batch, "frames": 0.5 * batch["frames"], "order_frames": 0.5 * batch["frames"][:, ::-1]}
         module = fdp.build_network(settings, 3)
-        variables = module.init(jax.random.key(0), batch, False)
+        variables = random_variables(module, batch)
         added = 0.4 * jax.random.uniform(jax.random.key(1), batch["frames"][:, :1].shape)
         moved = {k: v + added if k.endswith("frames") else v for k, v in batch.items()}
-        one, two = (module.apply(variables, x, False) for x in (batch, moved))
+        apply = functools.partial(module.apply, train=False)
+        one, two = (quick(apply, variables, x) for x in (batch, moved))
         for name in ("logits", "scores", "order_scores"):
             difference = np.abs(one[name] - two[name]).max() / np.abs(one[name]).max()
             assert (difference < 1e-4) == same, (name, difference)
