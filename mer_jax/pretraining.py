@@ -131,7 +131,7 @@ def _health(
     settings: Any, system: Any, macro: Macro, engine: PretrainEngine
 ) -> Callable[[Variables], dict[str, float]]:
     batches = mesh.put(_held_out_batches(settings, macro, engine), mesh.replicated(engine.mesh))
-    errors = jax.jit(system.health_errors)
+    errors = mesh.Together(jax.jit(system.health_errors))  # divided parameters are collected in it
 
     def health(variables: Variables) -> dict[str, float]:
         found = [mesh.fetch(errors(variables, batch)) for batch in batches]

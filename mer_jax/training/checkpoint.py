@@ -207,7 +207,8 @@ def _writer() -> ocp.AsyncCheckpointer:
     """
     kinds = ocp.type_handlers
     arrays = kinds.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
-    handlers = kinds.create_type_handler_registry((jax.Array, arrays), (np.ndarray, kinds.NumpyHandler()))
+    others = ((np.ndarray, kinds.NumpyHandler()), (np.number, kinds.ScalarHandler()))
+    handlers = kinds.create_type_handler_registry((jax.Array, arrays), *others)
     state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(state=state, meta=ocp.JsonCheckpointHandler()))
 

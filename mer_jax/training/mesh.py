@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +14,7 @@ from orbax.checkpoint import multihost
 
 DATA, FOLD = "data", "fold"
 SMALL = 2**12  # entries; a smaller leaf costs more to collect than to keep everywhere
-_WAIT_SECONDS = 24 * 3600  # for a process that is late; one that is lost ends the wait much earlier (heartbeats)
-_waits = itertools.count()  # makes the names of barriers unique; all processes count alike
+_WAIT_SECONDS = 4 * 3600  # for a process that is late; one that is lost ends the wait much earlier (heartbeats)
 
 
 def make_mesh(axis: str) -> Mesh:
@@ -99,7 +97,6 @@ def fetch(tree: Any) -> Any:
             return np.asarray(x)
         if x.is_fully_replicated:
             return np.asarray(x.addressable_data(0))
-        barrier("fetch")
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
     return jax.tree.map(one, tree)
@@ -141,17 +138,21 @@ def barrier(name: str) -> None:
     """Waits for all processes, as long as they are alive.
 
     The service of jax.distributed keeps the wait. A collective would too, but that of CPUs (gloo) gives up after 30
-    seconds, and one process may well read or compile that much longer than the others.
+    seconds, and one process may well read or compile that much longer than the others. But a collective sees at once
+    that another process is gone, the service only after its time-out: what is well in step needs no barrier.
+
+    Raises:
+      jax.errors.JaxRuntimeError: another process is lost.
     """
     if jax.process_count() > 1:
-        multihost.get_barrier_sync_fn()(key=f"mer_jax_{name}_{next(_waits)}", timeout_ms=_WAIT_SECONDS * 1000)
+        multihost.get_barrier_sync_fn()(key=f"mer_jax_{name}", timeout_ms=_WAIT_SECONDS * 1000)
 
 
 class Together:
     """A jitted function that holds collectives: all processes have compiled it before one of them runs it (`barrier`).
 
     Args:
-      function: of jax.jit; called with arguments of the same shapes each time.
+      function: of jax.jit; called with arguments of the same shapes each time (others raise a TypeError).
     """
 
     def __init__(self, function: Any) -> None:

@@ -150,7 +150,7 @@ class Programs:
         def pick(variables: Variables, place: Any) -> Variables:
             return jax.tree.map(lambda x: x[place], variables)
 
-        return jax.jit(pick, out_shardings=mesh.replicated(self.mesh))
+        return mesh.Together(jax.jit(pick, out_shardings=mesh.replicated(self.mesh)))
 
 
 def wrap(key_data: jax.Array) -> jax.Array:

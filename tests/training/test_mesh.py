@@ -36,13 +36,13 @@ def test_a_program_is_compiled_then_waited_for_then_run(monkeypatch):
     assert order == ["compile", "compiled", "run", "run"]
 
 
-def test_barriers_have_names_of_their_own(monkeypatch):
-    waited = []
+def test_numbers_are_agreed_on_once_all_have_arrived(monkeypatch):
+    order = []
     monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(mesh.multihost, "get_barrier_sync_fn", lambda: lambda key, timeout_ms: waited.append(key))
-    for _ in range(3):
-        mesh.barrier("look")
-    assert len(set(waited)) == 3
+    monkeypatch.setattr(mesh, "barrier", order.append)
+    monkeypatch.setattr(mesh.multihost_utils, "broadcast_one_to_all", lambda x: order.append("sent") or x)
+    assert mesh.agree(3.0) == 3.0
+    assert order == ["agree", "sent"]
 
 
 def test_a_process_alone_waits_for_nobody(monkeypatch):

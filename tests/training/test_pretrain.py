@@ -73,6 +73,14 @@ def test_a_preempted_pretraining_continues_to_identical_results(tmp_path, refere
     assert not fitted_again
 
 
+def test_what_was_fitted_is_in_the_checkpoint(tmp_path):
+    fitted = {"latent": {"mean": np.arange(3, dtype=np.float32)}}
+    with pytest.raises(Preempted):
+        run(tmp_path, Stop(at=1), constants=lambda: fitted)
+    variables = run(tmp_path, constants=lambda: 1 / 0)
+    assert_close(variables["constants"], fitted, 0)
+
+
 def test_looks_are_logged_with_health_and_waiting(tmp_path):
     run(tmp_path, health=lambda variables: {"R": 0.5})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
