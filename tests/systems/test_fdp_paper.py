@@ -42,7 +42,7 @@ def test_the_whole_network() -> None:
 
 
 def test_a_step_at_full_width() -> None:
-    """Of a shallower network: all that a step does, and a third of the time to compile it."""
+    """Of a shallower network: all that a step does, with less to compile."""
     stage = systems.build(SETTINGS.replace(model=SETTINGS.model.replace(depths=(1, 1, 2, 1))), 5).finetune
     batch = jax.tree.map(jnp.asarray, BATCH)
     tx = optimizer.build(stage.optimizer, 10, 10)
