@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,15 +14,11 @@ from mer_jax import systems
 from mer_jax.settings import Settings
 from mer_jax.training import optimizer
 from mer_jax.training.state import TrainState
-from mer_jax.training.step import initial_variables, make_step
-
-OPTIONS: Any = {"xla_backend_optimization_level": 0}
-
+from mer_jax.training.step import make_step
 
 SETTINGS = Settings(config.get_config("paper,model.form=direct,data.frames=2").to_dict())
-rng = np.random.default_rng(0)
 BATCH = {
-    "frames": rng.uniform(size=(1, 2, 64, 64, 1)).astype(np.float32),
+    "frames": np.random.default_rng(0).uniform(size=(1, 2, 64, 64, 1)).astype(np.float32),
     "position": np.arange(2)[None],
     "label": np.array([3]),
 }
@@ -31,33 +28,25 @@ def blocks(params: Any) -> int:
     return sum(name.startswith("stage") for name in params["encoder"])
 
 
-def test_the_whole_network() -> None:
+def test_the_whole_network(shapes: Callable) -> None:
     model = SETTINGS.model
     assert (model.depths, model.widths, model.map_size) == ((3, 4, 10, 3), (96, 192, 384, 768), 64)
     assert (model.local, model.attention, model.pool, SETTINGS.ft.rank_weight) == ("grouped", True, "rank_score", 1.0)
     stage = systems.build(SETTINGS, 5).finetune
-    params = jax.eval_shape(lambda key: initial_variables(stage, BATCH, key), jax.random.key(0))["params"]
+    params = shapes(stage.module, BATCH)["params"]
     assert blocks(params) == 20 + 4  # local aggregators, and a global one at the end of each stage
     assert sum(x.size for x in jax.tree.leaves(params)) == 69_740_377
 
 
-def test_a_step_at_full_width() -> None:
+def test_a_step_at_full_width(random_variables: Callable, quick: Callable) -> None:
     """Of a shallower network: all that a step does, with less to compile."""
     stage = systems.build(SETTINGS.replace(model=SETTINGS.model.replace(depths=(1, 1, 2, 1))), 5).finetune
     batch = jax.tree.map(jnp.asarray, BATCH)
     tx = optimizer.build(stage.optimizer, 10, 10)
     key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda key: initial_variables(stage, batch, key), key)
-
-    def fill(path: Any, x: Any) -> jax.Array:  # compiling 70 million random numbers would take longer than the step
-        if path[-1].key in ("var", "scale"):
-            return jnp.ones(x.shape, x.dtype)
-        return jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype)
-
-    before = TrainState.create(jax.tree_util.tree_map_with_path(fill, shapes), tx, 0.0)
+    before = TrainState.create(random_variables(stage.module, batch), tx, 0.0)
     assert blocks(before.params) == 5 + 4
-    step = jax.jit(make_step(stage, tx)).lower(before, batch, key).compile(compiler_options=OPTIONS)
-    after, metrics = step(before, batch, key)
+    after, metrics = quick(make_step(stage, tx), before, batch, key)
     assert np.isfinite([float(m) for m in metrics.values()]).all()
     assert min(float(metrics[name]) for name in ("cross_entropy", "dynamic_mse", "rank", "gradient_norm")) > 0
     statistics = zip(*(jax.tree.leaves(s.collections["batch_stats"]) for s in (before, after)), strict=True)

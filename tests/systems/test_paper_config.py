@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,8 +18,6 @@ from mer_jax.training import optimizer
 from mer_jax.training.state import TrainState, carry_over
 from mer_jax.training.step import initial_variables, make_step
 
-OPTIONS: Any = {"xla_backend_optimization_level": 0}
-
 
 def prepared(stage: Stage, batch: Any) -> tuple[Any, Any]:
     """How a state is made, and the step (without warm-up, whose first step has rate 0)."""
@@ -30,7 +29,7 @@ def prepared(stage: Stage, batch: Any) -> tuple[Any, Any]:
     return create, make_step(stage, tx)
 
 
-def test_a_step_of_each_stage() -> None:
+def test_a_step_of_each_stage(quick: Callable) -> None:
     """The pre-training step is run, the recognition step is traced."""
     config = ma2mi.get_config("paper")
     system = systems.build(Settings(config.to_dict()), 5)
@@ -41,8 +40,8 @@ def test_a_step_of_each_stage() -> None:
     batch, key = {**frames, "label": jnp.array([3])}, jax.random.key(0)
     assert system.pretrain is not None
     create, step = prepared(system.pretrain, batch)
-    before = jax.jit(create).lower(key).compile(compiler_options=OPTIONS)(key)
-    after, metrics = jax.jit(step).lower(before, batch, key).compile(compiler_options=OPTIONS)(before, batch, key)
+    before = quick(create, key)
+    after, metrics = quick(step, before, batch, key)
     assert np.isfinite([float(m) for m in metrics.values()]).all()
     assert float(metrics["loss"]) > 0
     statistics = zip(*(jax.tree.leaves(s.collections["batch_stats"]) for s in (before, after)), strict=True)
