@@ -4,6 +4,16 @@
 without a traceback. Any other exception is a bug and shows its traceback.
 """
 
+from collections.abc import Iterator
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, then what it was raised from or while handling: libraries wrap what went wrong in their own errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
 
 class MerError(Exception):
     """Base of the errors that a command line reports in one message."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mer_jax.errors import UserError
+from mer_jax.errors import UserError, causes
 
 SCHEMES = ("gs",)  # what orbax and TensorStore write checkpoints to, beside folders
 _STORAGE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
@@ -149,8 +149,7 @@ def storage_error(error: BaseException) -> str | None:
 
     Orbax and TensorStore wrap such errors in others, or put them into words.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         reason = _STORAGE.search(str(cause))
         if reason or (isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO):
             name = getattr(cause, "filename", None)
@@ -159,5 +158,4 @@ def storage_error(error: BaseException) -> str | None:
                 f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. Make room, or the file system "
                 "writable, and run the same command again"
             )
-        cause = cause.__cause__ or cause.__context__
     return None

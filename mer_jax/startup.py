@@ -17,7 +17,7 @@ from absl import flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from mer_jax.errors import Preempted, UserError
+from mer_jax.errors import Preempted, UserError, causes
 from mer_jax.files import is_remote, path_of
 
 # What jax says (there is no class of its own for it) where another process, or the service of process 0, is gone.
@@ -201,8 +201,9 @@ def fail(error: Exception) -> int:
     Where another process is gone this one can only be run again with all of them: 75, like a preemption. Anything else
     is a bug: its traceback and 1. The process is to end at once, without `stop`: the others may never arrive.
     """
-    if _LOST.search(str(error)):
-        first = str(error).strip().splitlines()[0][:200]
+    lost = next((str(cause) for cause in causes(error) if _LOST.search(str(cause))), None)
+    if lost is not None:
+        first = lost.strip().splitlines()[0][:200]
         print(
             "mer_jax: another process of this run is gone; what was saved is whole. Run the same command again "
             f"({first})",

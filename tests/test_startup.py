@@ -45,6 +45,27 @@ def test_a_lost_process_is_one_message_and_run_again(told, capsys):
     assert "Traceback" not in err
 
 
+def test_a_lost_process_is_found_behind_the_errors_of_a_library(capsys):
+    def save():
+        try:
+            raise jax.errors.JaxRuntimeError("INTERNAL: Barrier failed because: Task 1 heartbeat timeout.\nRPC: ...")
+        except jax.errors.JaxRuntimeError as error:  # as orbax does it
+            raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from error
+
+    def train():
+        try:
+            save()
+        finally:  # an error of its own while the first one is on its way
+            raise RuntimeError("cannot schedule new futures")
+
+    with pytest.raises(RuntimeError) as caught:
+        train()
+    assert startup.fail(caught.value) == 75
+    err = capsys.readouterr().err
+    assert "(INTERNAL: Barrier failed because: Task 1 heartbeat timeout.)" in err
+    assert "Traceback" not in err
+
+
 def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys):
     assert startup.fail(ZeroDivisionError("division by zero")) == 1
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
