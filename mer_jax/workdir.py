@@ -76,7 +76,7 @@ class Workdir:
             )
 
     def manifest(self, **facts: Any) -> dict[str, Any]:
-        """Adds facts to `manifest.json` and returns the whole; facts already there are kept as they are.
+        """Adds facts to `manifest.json` and returns the whole as process 0 has it; facts already there are kept.
 
         "commits" lists the versions of the code that worked on this run, in order; usually one.
 
@@ -102,8 +102,8 @@ class Workdir:
             known |= _jsonable(new)
             if mesh.is_writer():
                 write_json(path, known)
-        mesh.barrier("manifest")
-        return dict(known)
+        # other hosts of a network file system may still see an older file
+        return mesh.agree_on_facts(dict(known))
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -113,6 +114,18 @@ def agree_on(values: np.ndarray | np.generic) -> np.ndarray:
         return np.asarray(values)
     barrier("agree")
     return np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
+def agree_on_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The first process's facts (JSON), on all processes; to be called by all of them, each with its own."""
+    if jax.process_count() == 1:
+        return facts
+    own = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    text = np.zeros(int(agree(len(own))), np.uint8)
+    if is_writer():
+        text[:] = own
+    agreed: dict[str, Any] = json.loads(agree_on(text).tobytes())
+    return agreed
 
 
 def per_device(function: Callable[..., Any], mesh: Mesh, split_arguments: tuple[bool, ...]) -> Callable[..., Any]:

@@ -1,5 +1,7 @@
 """Together: nobody runs what another process still compiles."""
 
+import json
+
 import jax
 import numpy as np
 
@@ -43,6 +45,25 @@ def test_numbers_are_agreed_on_once_all_have_arrived(monkeypatch):
     monkeypatch.setattr(mesh.multihost_utils, "broadcast_one_to_all", lambda x: order.append("sent") or x)
     assert mesh.agree(3.0) == 3.0
     assert order == ["agree", "sent"]
+
+
+def test_facts_are_those_of_the_first_process(monkeypatch):
+    first = json.dumps({"choices": {"fold_mode": "vmap", "folds_per_device": 3}}).encode()
+    sent = []
+
+    def broadcast(values):  # as the first process would answer
+        sent.append(np.array(values))
+        return np.float64(len(first)) if values.ndim == 0 else np.frombuffer(first, np.uint8)
+
+    monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(mesh.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(mesh, "barrier", lambda _: None)
+    monkeypatch.setattr(mesh.multihost_utils, "broadcast_one_to_all", broadcast)
+    assert mesh.agree_on_facts({"an": "older file"}) == json.loads(first)
+    assert [values.shape for values in sent] == [(), (len(first),)]  # of the same shape as what process 0 sends
+    monkeypatch.setattr(mesh.jax, "process_index", lambda: 0)
+    mesh.agree_on_facts(json.loads(first))
+    assert sent[3].tobytes() == first
 
 
 def test_a_process_alone_waits_for_nobody(monkeypatch):
