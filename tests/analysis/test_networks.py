@@ -115,7 +115,8 @@ def test_every_system_opens_without_what_training_and_building_need(name, tmp_pa
         "arrays = jax.tree.leaves(run.network('p001').variables)\n"
         "print(run.system.settings.system, *run.folds(), *run.classes, jax.device_count(), len(arrays))\n"
     )
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     arrays = len(jax.tree.leaves(open_network(tmp_path, "p001").variables))

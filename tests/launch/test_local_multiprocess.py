@@ -12,9 +12,8 @@ import numpy as np
 from mer_jax.evaluation.results import read_predictions
 from tests.launch.launching import LAUNCH, ROOT, environment
 
-# Hardly a network, hardly optimised: process 1 compiles everything at every start (JAX keeps programs of process 0).
+# Hardly a network: process 1 compiles everything at every start (JAX keeps programs of process 0).
 CONFIG = "configs/ma2mi.py:tiny,variant=position_only,objective=macro_cls,model.position_depth=0"
-XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 TIMEOUT = 15  # seconds until a silent process counts as lost
 PATIENCE = 1500  # seconds for anything, on a machine that does much else
 
@@ -28,7 +27,6 @@ class Run:
         names = {
             "MER_JAX_CONFIG": CONFIG, "MER_JAX_WORKDIR": str(workdir), "MER_JAX_LOGS": str(self.logs),
             "MER_JAX_DATA": os.environ["MER_JAX_TEST_DATA"], "MER_JAX_COMMIT": f"commit{number}",
-            "XLA_FLAGS": XLA_FLAGS,
             "MER_JAX_FLAGS":
                 f"--compilation_cache {os.environ['MER_JAX_TEST_CACHE']} --process_timeout {TIMEOUT}",
         }  # fmt: skip

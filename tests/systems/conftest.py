@@ -44,13 +44,12 @@ def make(**changes: Any) -> Settings:
 
 
 def _quick(function: Callable, *args: Any) -> Any:
-    options: Any = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
+    return jax.jit(function)(*args)
 
 
 @pytest.fixture(scope="session")
 def quick() -> Callable:
-    """`(function, *args) -> function(*args)` under jit, compiled without optimization: most of a test is compiling."""
+    """`(function, *args) -> function(*args)` as one program: by itself every operation would be compiled alone."""
     return _quick
 
 

@@ -127,8 +127,7 @@ def network(quick) -> Any:
     batch = frames_batch(settings)
     key = jax.random.key(0)
     variables = quick(lambda b, k: module.init(k, b, False), batch, key)
-    options: Any = {"xla_backend_optimization_level": 0}
-    apply = jax.jit(lambda v, b: module.apply(v, b, False)).lower(variables, batch).compile(compiler_options=options)
+    apply = jax.jit(lambda v, b: module.apply(v, b, False)).lower(variables, batch).compile()
     return settings, module, variables, apply
 
 

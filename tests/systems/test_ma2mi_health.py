@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +27,7 @@ def test_errors_of_the_three_actions(
     assert system.pretrain is not None
     module = system.pretrain.module
     variables = random_variables(module, batch)
-    options: Any = {"xla_backend_optimization_level": 0}
-    health = jax.jit(system.health_errors).lower(variables, batch).compile(compiler_options=options)
+    health = jax.jit(system.health_errors)
     errors = health(variables, batch)
     out = quick(lambda v, b: module.apply(v, b, False), variables, batch)
     np.testing.assert_allclose(errors["copy"], ((out["latent"] - out["target"]) ** 2).mean(axis=(1, 2, 3)), rtol=1e-4)

@@ -54,9 +54,8 @@ class Trainer:
     def __init__(self, stage: Stage, tx: optax.GradientTransformation) -> None:
         example = {k: v[:BATCH] for k, v in pairs(0, BATCH).items()}
         module = stage.module
-        options: Any = {"xla_backend_optimization_level": 0}
         init = jax.jit(lambda key: module.init({"params": key, "dropout": key}, example, False))
-        self.init: Any = init.lower(jax.random.key(0)).compile(compiler_options=options)
+        self.init: Any = init.lower(jax.random.key(0)).compile()
         self.tx = tx
 
         @jax.jit

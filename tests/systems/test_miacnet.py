@@ -89,8 +89,7 @@ def m0(make_settings: Callable, random_variables: Callable, make_batch: Callable
     variables = random_variables(module, batch)
     pair = {k: batch[k] for k in ("first", "second")}
     apply = jax.jit(lambda pair: module.apply(variables, pair, False)).lower(pair)
-    options: Any = {"xla_backend_optimization_level": 0}
-    compiled = apply.compile(compiler_options=options)
+    compiled = apply.compile()
 
     def encode(first: jax.Array, second: jax.Array) -> Any:
         return compiled({"first": first, "second": second})

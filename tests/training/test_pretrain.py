@@ -100,8 +100,7 @@ def test_devices_and_processes_agree_with_one_device(tmp_path, reference, proces
     script = ROOT / "tests" / "training" / "many_devices.py"
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0 "
-        "--xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": "",
     }
