@@ -12,7 +12,7 @@
 # MER_JAX_BUCKET           bucket that every pod mounts at /mnt/mer_jax
 # MER_JAX_SERVICE_ACCOUNT  Kubernetes service account that may write it (default)
 # MER_JAX_CONFIG           config file
-# MER_JAX_WORKDIR          folder of the run below /mnt/mer_jax; the same one again continues it
+# MER_JAX_WORKDIR          folder of the run below /mnt/mer_jax, or a URL (gs://...); the same one again continues it
 # MER_JAX_FLAGS            more flags of mer_jax.main (optional)
 # MER_JAX_TPU_ACCELERATOR  node label (tpu-v5-lite-podslice)
 # MER_JAX_TPU_TOPOLOGY     of one slice (4x4)
@@ -39,8 +39,8 @@ apply() {
   need MER_JAX_IMAGE "training image, built from launch/Dockerfile and pushed"
   need MER_JAX_BUCKET "bucket that every pod mounts at /mnt/mer_jax"
   need_run
-  [[ $MER_JAX_WORKDIR == /mnt/mer_jax/* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; expected a folder below \
-/mnt/mer_jax, which every pod sees"
+  [[ $MER_JAX_WORKDIR == /mnt/mer_jax/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
+expected a folder below /mnt/mer_jax, which every pod sees, or gs://..."
   : "${MER_JAX_SERVICE_ACCOUNT:=default}" "${MER_JAX_TPU_ACCELERATOR:=tpu-v5-lite-podslice}"
   : "${MER_JAX_TPU_TOPOLOGY:=4x4}" "${MER_JAX_HOSTS:=4}" "${MER_JAX_CHIPS:=4}" "${MER_JAX_SLICES:=1}"
   local name

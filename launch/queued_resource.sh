@@ -44,11 +44,17 @@ create() {
     --labels project=mer_jax ${capacity[@]+"${capacity[@]}"}
 }
 
-# Prints the state of the request; NONE where there is none.
+# Prints the state of the request; NONE where there is none, UNKNOWN where nobody can say.
 state() {
   local found
-  found=$(queued describe --format "value(state.state)" 2>/dev/null) || found=NONE
-  echo "${found:-NONE}"
+  if found=$(queued describe --format "value(state.state)" 2>&1); then
+    echo "${found:-UNKNOWN}"
+  elif [[ $found == *NOT_FOUND* || $found == *"not found"* ]]; then
+    echo NONE
+  else
+    echo "$found" >&2
+    echo UNKNOWN
+  fi
 }
 
 await() {
@@ -77,19 +83,25 @@ vm() {
   run bash "$here/tpu_vm.sh" "$1"
 }
 
-# One attempt: makes what is missing, then runs; ends with the run's exit code.
+# One attempt: makes what is missing, then runs; ends with the run's exit code, or that of what failed before.
 attempt() {
-  local now code=0
+  local now code=0 new=""
   now=$(state)
-  if [ "$now" != ACTIVE ]; then
-    # a request that lost its slice cannot get it back: it is deleted and made anew
-    [ "$now" = NONE ] || delete || return 1
-    { create && await && vm setup; } || return 1
-  fi
+  case $now in
+    NONE) new=1 ;;
+    FAILED | SUSPENDED | SUSPENDING) # a request that lost its slice cannot get it back: it is made anew
+      delete || return 1
+      new=1
+      ;;
+    *) ;; # it is there, or waits for its turn
+  esac
+  [ -z "$new" ] || create || return 1
+  [ "$now" = ACTIVE ] || await || return 1
+  [ -z "$new" ] || vm setup || return $?
   vm run || code=$?
-  if [ "$code" -eq 127 ]; then # an earlier start was interrupted before setup
-    vm setup || return 1
+  if [ "$code" -eq 127 ]; then # not set up yet, or in part only, or without its mount after a reboot
     code=0
+    vm setup || return $?
     vm run || code=$?
   fi
   return "$code"
@@ -97,6 +109,7 @@ attempt() {
 
 run_until_done() {
   need_run
+  bash "$here/tpu_vm.sh" check ${dry:+--dry-run} # what setup and run need, before anything costs
   if [ -n "$dry" ]; then
     create
     await

@@ -56,13 +56,17 @@ create() {
     ${capacity[@]+"${capacity[@]}"}
 }
 
-setup() {
+check_setup() {
   need MER_JAX_BUCKET "name of the bucket that every worker mounts at $mount"
-  local version archive
   version=$(commit)
   if [[ $version == *-dirty && -z $dry ]]; then
     die "there are uncommitted changes; commit them first: a run is stored with its commit"
   fi
+}
+
+setup() {
+  local version archive
+  check_setup
   archive=${TMPDIR:-/tmp}/mer_jax-$version.tar.gz
   run git -C "$root" archive --format tar.gz --output "$archive" HEAD
   tpu scp "$archive" "$MER_JAX_TPU_NAME:mer_jax.tar.gz" --worker all
@@ -70,13 +74,18 @@ setup() {
   on_all "MER_JAX_BUCKET=$MER_JAX_BUCKET MER_JAX_MOUNT=$mount bash mer_jax/launch/worker.sh setup"
 }
 
-run_on_workers() {
+check_run() {
   need_run
   [[ $MER_JAX_WORKDIR == $mount/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
 expected a folder below $mount, which every worker sees, or gs://..."
+}
+
+run_on_workers() {
+  check_run
   local environment
-  printf -v environment 'MER_JAX_CONFIG=%q MER_JAX_WORKDIR=%q MER_JAX_FLAGS=%q MER_JAX_DATA=%q' \
-    "$MER_JAX_CONFIG" "$MER_JAX_WORKDIR" "${MER_JAX_FLAGS:-}" "${MER_JAX_DATA:-$mount/data}"
+  printf -v environment 'MER_JAX_CONFIG=%q MER_JAX_WORKDIR=%q MER_JAX_FLAGS=%q MER_JAX_DATA=%q %s=%q %s=%q' \
+    "$MER_JAX_CONFIG" "$MER_JAX_WORKDIR" "${MER_JAX_FLAGS:-}" "${MER_JAX_DATA:-$mount/data}" \
+    MER_JAX_MOUNT "$mount" JAX_COMPILATION_CACHE_DIR "$mount/compiled"
   on_all "$environment bash mer_jax/launch/worker.sh run"
 }
 
@@ -97,7 +106,7 @@ for word in "$@"; do
   case $word in
     -h | --help) usage && exit 0 ;;
     --dry-run) dry=1 ;;
-    create | setup | run | stop | logs | delete)
+    create | setup | run | stop | logs | delete | check)
       [ -z "$verb" ] || die "found $verb and $word; expected one of them"
       verb=$word
       ;;
@@ -110,5 +119,6 @@ need MER_JAX_ZONE "zone, e.g. us-west4-a"
 need MER_JAX_TPU_NAME "name of the slice"
 case $verb in
   run) run_on_workers ;;
+  check) check_setup && check_run ;; # for queued_resource.sh: says what is missing, does nothing
   *) "$verb" ;;
 esac

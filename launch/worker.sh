@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What tpu_vm.sh does on a worker: runs there, from the copied code. State: COMMIT, run.log, running (pid), code.
+# What tpu_vm.sh does on a worker: runs there, from the copied code. Keeps COMMIT, ready, run.log, running (pid), code.
 #
 #   launch/worker.sh setup    system packages, virtual environment, bucket mounted at MER_JAX_MOUNT
 #   launch/worker.sh run      start the run unless it is going on, wait for its end; ends with its exit code
@@ -7,7 +7,8 @@
 #
 #   --dry-run prints the commands, --help this.
 #
-# MER_JAX_BUCKET, MER_JAX_MOUNT                   bucket, and where it is mounted     (setup)
+# MER_JAX_BUCKET                                  bucket                              (setup)
+# MER_JAX_MOUNT                                   where it is mounted                 (setup, run)
 # MER_JAX_CONFIG, MER_JAX_WORKDIR, MER_JAX_FLAGS  config file, folder and more flags  (run)
 set -euo pipefail
 
@@ -27,9 +28,12 @@ setup() {
   run python3.11 -m venv .venv
   run .venv/bin/pip install -q -c constraints.txt -e ".[tpu,gcs]"
   if [ -n "$dry" ] || ! mountpoint -q "$MER_JAX_MOUNT"; then
+    [ -n "$dry" ] || command -v gcsfuse >/dev/null || die "there is no gcsfuse on this worker; install it \
+(https://cloud.google.com/storage/docs/cloud-storage-fuse/install), or take a MER_JAX_TPU_VERSION that has it"
     run sudo install -d -m 777 "$MER_JAX_MOUNT"
     run gcsfuse --implicit-dirs --rename-dir-limit 100000 "$MER_JAX_BUCKET" "$MER_JAX_MOUNT"
   fi
+  [ -n "$dry" ] || touch ready # all of it is done
 }
 
 # Becomes the run; its shell outlives a SIGTERM to the group, to write down how main ended.
@@ -43,12 +47,17 @@ main() {
 
 start_and_wait() {
   need_run
+  need MER_JAX_MOUNT "where the bucket is mounted"
   PATH=$PWD/.venv/bin:$PATH
   if [ -n "$dry" ]; then
     main
     return
   fi
   if ! going_on; then
+    if [ ! -f ready ] || ! mountpoint -q "$MER_JAX_MOUNT"; then # after a reboot nothing is mounted
+      echo "worker.sh: this worker is not set up; setup comes before run" >&2
+      return 127
+    fi
     rm -f code
     [ ! -f COMMIT ] || MER_JAX_COMMIT=$(cat COMMIT)
     export MER_JAX_CONFIG MER_JAX_WORKDIR MER_JAX_FLAGS="${MER_JAX_FLAGS:-}" MER_JAX_COMMIT="${MER_JAX_COMMIT:-$(commit)}"

@@ -37,3 +37,9 @@ class Preempted(MerError):
     """The run was asked to stop (SIGTERM), has saved its state and can be run again."""
 
     exit_code = 75
+
+
+class HiccupError(MerError):
+    """A file system failed this process, which may pass; what was saved is whole and the run can be run again."""
+
+    exit_code = 75

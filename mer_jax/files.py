@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mer_jax.errors import UserError, causes
+from mer_jax.errors import HiccupError, UserError, causes
 
 SCHEMES = ("gs",)  # what orbax and TensorStore write checkpoints to, beside folders
-_STORAGE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
-_STORAGE = re.compile("|".join(os.strerror(number) for number in _STORAGE_ERRNO))
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_HICCUP = (errno.EIO, errno.ESTALE)  # what network file systems say when they lose touch for a while
+_STORAGE = re.compile("|".join(os.strerror(number) for number in (*_FULL, *_HICCUP)))
 
 
 def local_cache() -> Path:
@@ -144,18 +145,20 @@ def read_facts(path: Path) -> dict[str, Any]:
     return found
 
 
-def storage_error(error: BaseException) -> str | None:
-    """What to tell of an error whose cause is a file system that is full, read-only or gone; None for any other error.
+def storage_error(error: BaseException) -> UserError | HiccupError | None:
+    """An error whose cause is a file system that is full, read-only or gone, in words; None for any other error.
 
     Orbax and TensorStore wrap such errors in others, or put them into words.
     """
     for cause in causes(error):
         reason = _STORAGE.search(str(cause))
-        if reason or (isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO):
-            name = getattr(cause, "filename", None)
-            said = reason[0] if reason else os.strerror(getattr(cause, "errno", 0) or 0)
-            return (
-                f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. Make room, or the file system "
-                "writable, and run the same command again"
-            )
+        number = cause.errno if isinstance(cause, OSError) else None
+        if not reason and number not in (*_FULL, *_HICCUP):
+            continue
+        name = getattr(cause, "filename", None)
+        said = reason[0] if reason else os.strerror(number or 0)
+        told = f"{f'{name}: ' if name else ''}{said}; what was saved before is whole. "
+        if said in map(os.strerror, _HICCUP):
+            return HiccupError(f"{told}Run the same command again")
+        return UserError(f"{told}Make room, or the file system writable, and run the same command again")
     return None

@@ -15,7 +15,7 @@ import jax
 from absl import app, flags
 
 from mer_jax import startup
-from mer_jax.errors import MerError, UserError
+from mer_jax.errors import HiccupError, MerError
 from mer_jax.files import storage_error
 
 _CONFIG = startup.define_config()
@@ -31,7 +31,9 @@ _PROCESS_TIMEOUT = flags.DEFINE_integer(
     "process_timeout", 60, "Seconds after which a process that is not heard of counts as lost and the others end."
 )
 _CACHE = flags.DEFINE_string(
-    "compilation_cache", "~/.cache/mer_jax/compiled", "Folder that keeps compiled programs; '' keeps none."
+    "compilation_cache",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/mer_jax/compiled"),
+    "Folder that keeps compiled programs, or $JAX_COMPILATION_CACHE_DIR; '' keeps none.",
 )
 
 
@@ -45,14 +47,16 @@ def main(_: list[str]) -> None:
         run(_CONFIG.value, startup.workdir(_WORKDIR.value), _PLAN.value)
     except MerError as error:
         print(f"mer_jax: {error}", file=sys.stderr, flush=True)
-        os._exit(startup.stop(error.exit_code))
+        os._exit(startup.stop(error.exit_code, str(error)))
     except KeyboardInterrupt:
         print("mer_jax: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(130)
     except Exception as error:
         if told := storage_error(error):
             print(f"mer_jax: {told}", file=sys.stderr, flush=True)
-            os._exit(startup.stop(UserError.exit_code))
+            # what may pass is this process's alone: the others notice that it is gone, and all are run again
+            passing = isinstance(told, HiccupError)
+            os._exit(told.exit_code if passing else startup.stop(told.exit_code, str(told)))
         if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
         os._exit(startup.fail(error))

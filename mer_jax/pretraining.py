@@ -97,9 +97,10 @@ def run_pretraining(
         finally:
             rolling.close()
     if health is not None:
+        pairs = mesh.sum_over_processes(np.array([*stream.counters.values()]))
         found = health(variables) | linear_baselines(settings, system, macro, engine, variables, seed)
         if mesh.is_writer():
-            write_json(directory / HEALTH, {**found, "pairs": dict(stream.counters)})
+            write_json(directory / HEALTH, {**found, "pairs": dict(zip(stream.counters, pairs.tolist(), strict=True))})
         mesh.barrier("health")
         monitor.say("held-out people: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
 

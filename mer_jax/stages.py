@@ -88,10 +88,10 @@ def run_folds(
     try:
         names = [fold.name for fold in micro.folds]
         if not finished.which(names).issuperset(names):
-            decided = workdir.manifest().get("choices")
+            decided = workdir.manifest().get(f"choices on {mesh.devices()}")
             length = fold_settings(settings, micro, seed)
             engine = FoldEngine(system, store, micro.arrays(settings.select), length, previous, decided)
-            workdir.manifest(choices=engine.choices)
+            workdir.manifest(**{f"choices on {mesh.devices()}": engine.choices})
             monitor.say(
                 f"recognition: {len(micro.folds)} folds of {length.steps} steps, batch {length.batch}, "
                 + ", ".join(f"{k} {v}" for k, v in engine.choices.items())
@@ -127,8 +127,10 @@ def _tested(micro: Micro, finished: Finished, seed: int) -> Measures:
     rows = {str(name): i for i, name in enumerate(micro.table["clip"])}
     found: list[tuple[int, str, list[float]]] = []
     values: dict[str, dict[str, float | None]] = {}
+    metas = {fold.name: read_meta(finished.path(fold.name)) for fold in micro.folds} if mesh.is_writer() else {}
+    metas = mesh.agree_on_facts(metas)  # other hosts may not see yet what was just written
     for fold in micro.folds:
-        meta = read_meta(finished.path(fold.name))
+        meta = metas[fold.name]
         found += [(rows[clip], fold.name, probability) for clip, probability in meta["clips"].items()]
         for name, clips in meta.get("measures", {}).items():
             values.setdefault(name, {}).update(clips)

@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,19 @@ from absl import flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from mer_jax.errors import Preempted, UserError, causes
+from mer_jax.errors import NonFiniteError, Preempted, UserError, causes
 from mer_jax.files import is_remote, path_of
 
 # What jax says (there is no class of its own for it) where another process, or the service of process 0, is gone.
 _LOST = re.compile(
-    r"Gloo \S+ failed|NCCL|heartbeat|coordination service|[Cc]onnection (reset|closed)|Socket closed|UNAVAILABLE|"
-    r"DEADLINE_EXCEEDED|another task died"
+    r"Gloo \S+ failed|NCCL .*(remote process exited|aborted|timed out|system error)|heartbeat|coordination service|"
+    r"[Cc]onnection (reset|closed) by peer|[Ff]ailed to connect to|Socket closed|Barrier (failed|timed out)|"
+    r"another task died"
 )
 _ALONE_SECONDS = 30 * 24 * 3600
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # where schedulers say how many processes there are
-_MISTAKE_SECONDS = 10  # how long a process waits for the others to make the same mistake
+_MISTAKE = "mistake"
+_HEAR_SECONDS = 5  # more than it takes to hear of something
 
 
 def define_config() -> Any:
@@ -147,7 +150,8 @@ def start_jax(
         jax.config.update("jax_compilation_cache_dir", cache if is_remote(cache) else str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_threefry_partitionable", True)
-    alone = processes == 1 or any(os.environ.get(name) == "1" for name in _COUNTS)
+    told = [os.environ.get(name) for name in _COUNTS] if processes is None else [str(processes)]
+    alone = "1" in told
     # nobody waits for a process that is alone: it may be suspended, as with a laptop, and go on
     waits: dict[str, Any] = {"heartbeat_timeout_seconds": _ALONE_SECONDS if alone else process_timeout}
     if coordinator and processes is not None and process is not None:
@@ -157,10 +161,12 @@ def start_jax(
             raise UserError(f"--process is {process} of --processes {processes}; expected 0 to {processes - 1}")
         jax.distributed.initialize(coordinator, processes, process, **waits)
         _meet()
+        _listen()
         return
     try:
         jax.distributed.initialize(**waits)  # TPU pods, GKE, Slurm, OpenMPI say by themselves who belongs together
         _meet()
+        _listen()
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
@@ -174,24 +180,58 @@ def _meet() -> None:
     multihost_utils.sync_global_devices("start")
 
 
+def _listen() -> None:
+    """Has this process end with the code of another one that ends with a mistake of its own: nothing would come of
+    going on, nor of running all again, and waiting in vain would only look like a lost process.
+    """
+    if jax.process_count() == 1:
+        return
+    from mer_jax.training import mesh  # late: with orbax behind it, which a mistake in the flags need not wait for
+
+    def listen() -> None:
+        try:
+            who, code, text = mesh.hear(_MISTAKE).split(" ", 2)
+        except jax.errors.JaxRuntimeError:
+            return
+        if int(who) != jax.process_index():
+            print(f"mer_jax: process {who} of this run ended: {text}", file=sys.stderr, flush=True)
+            os._exit(int(code))
+
+    threading.Thread(target=listen, name=_MISTAKE, daemon=True).start()
+
+
 def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return int(s.getsockname()[1])
 
 
-def stop(code: int) -> int:
-    """Leaves jax.distributed, all processes together; returns the exit code.
+def stop(code: int, text: str = "") -> int:
+    """What is to be done before a process ends; returns the exit code.
 
-    All processes end a run, are preempted, or meet an infinite number at the same place. A mistake may be one process's
-    own (a file that only its host lacks): it waits for the others a while only, then leaves, and they notice.
+    All processes end a run, or are preempted, at the same place: they leave jax.distributed together. A mistake may be
+    one process's own (a file that only its host lacks, a disk that is full): it is told to the others, which end with
+    the same code, and none waits for another.
+
+    Args:
+      code: exit code.
+      text: what a mistake is.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    if jax.distributed.is_initialized():
-        leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        leaving.start()
-        leaving.join(_MISTAKE_SECONDS if code == UserError.exit_code else None)
+    if not jax.distributed.is_initialized():
+        return code
+    if code in (UserError.exit_code, NonFiniteError.exit_code) and jax.process_count() > 1:
+        from mer_jax.training import mesh
+
+        mesh.tell(_MISTAKE, f"{jax.process_index()} {code} {text}")
+        if jax.process_index() == 0:  # the text is lost with it
+            time.sleep(_HEAR_SECONDS)
+        return code
+    jax.distributed.shutdown()
+    for thread in threading.enumerate():
+        if thread.name == _MISTAKE:
+            thread.join(_HEAR_SECONDS)  # it has heard that this process leaves
     return code
 
 

@@ -22,7 +22,7 @@ from mer_jax.training import mesh
 # Where things are, which part is run now, how it fits: these may differ between two starts of one run.
 FREE = (
     "stages", "eval.apex", "data.dir", "data.manual_dir", "data.macro_manual_dir",
-    "engine.shard_params", "engine.remat",
+    "engine.shard_params", "engine.remat", "engine.folds_per_device",
 )  # fmt: skip
 IDENTITY = ("fingerprints", "split_hash")  # facts that a resumed run must find as they were
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
@@ -55,18 +55,19 @@ class Workdir:
         return (base if len(self._seeds) == 1 else base / f"seed_{seed}").joinpath(*parts)
 
     def claim(self, config: Mapping[str, Any]) -> None:
-        """Writes `config.json`, or makes sure that the run found there is this one.
+        """Writes `config.json`, or makes sure that the run found there is this one. To be called by all processes.
 
         Raises:
           UserError: the config differs; the keys are named.
         """
         path = self.root / "config.json"
         plain = _jsonable(config)
-        if not path.exists():
-            if mesh.is_writer():
+        found: dict[str, Any] = {}
+        if mesh.is_writer():
+            if not path.exists():
                 write_json(path, plain)
-            return
-        ours, theirs = _flat(plain), _flat(read_json(path))
+            found = read_json(path)
+        ours, theirs = _flat(plain), _flat(mesh.agree_on_facts(found))
         changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k) and k not in FREE)
         if changed:
             listed = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in changed[:8])
@@ -86,24 +87,23 @@ class Workdir:
           UserError: the data or the splits are not those that the run was started with.
         """
         path = self.root / "manifest.json"
-        known = read_json(path) if path.exists() else _environment()
-        commits = known.setdefault("commits", [])
-        changed = _commit() not in commits  # also where there is no manifest yet
-        if changed:
-            commits.append(_commit())
+        known: dict[str, Any] = {}
+        if mesh.is_writer():
+            known = read_json(path) if path.exists() else _environment()
+        # other hosts of a network file system may still see an older file
+        known = {**_jsonable(facts), **mesh.agree_on_facts({**_jsonable(facts), **known})}
         for fact in IDENTITY:
-            if fact in facts and fact in known and known[fact] != _jsonable(facts[fact]):
+            if fact in facts and known[fact] != _jsonable(facts[fact]):
                 raise UserError(
                     f"--workdir {self.root} holds a run on other data: {fact} was {known[fact]}, is {facts[fact]}. "
                     "Restore the data, or choose another --workdir"
                 )
-        new = {k: v for k, v in facts.items() if k not in known}
-        if new or changed:
-            known |= _jsonable(new)
-            if mesh.is_writer():
-                write_json(path, known)
-        # other hosts of a network file system may still see an older file
-        return mesh.agree_on_facts(dict(known))
+        commits = known.setdefault("commits", [])
+        if _commit() not in commits:
+            commits.append(_commit())
+        if mesh.is_writer() and (not path.exists() or read_json(path) != known):
+            write_json(path, known)
+        return known
 
 
 @functools.cache

@@ -91,6 +91,11 @@ def test_a_run_in_a_bucket_is_stopped_and_goes_on_to_the_same_end(bucket, tmp_pa
     assert len(list((bucket / "pretrain").glob("events.*"))) == 2
 
     here, _ = test_waves.run(tmp_path / "folds")
+    half = (
+        bucket / "checkpoints" / "finetune" / "folds" / "p1" / "state"
+    )  # under its final name: a bucket cannot rename
+    half.mkdir(parents=True)
+    (half / "_METADATA").write_text("{}")
     there, _ = test_waves.run(bucket / "checkpoints" / "finetune")
     test_waves.assert_close(there, here, 0)
     files.write_json(bucket / "config.json", {"seeds": [0]})

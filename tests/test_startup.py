@@ -1,5 +1,9 @@
 """What a process says and does before and after a run; runs of several processes are in tests/launch."""
 
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -35,6 +39,7 @@ def test_flags_of_processes_must_fit_together(flags, message):
         "UNKNOWN: Gloo AllReduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Connection reset by peer",
         "UNAVAILABLE: Failed to send RPC to coordination service.",
         "ABORTED: The following tasks are unhealthy (stopped sending heartbeats)",
+        "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error.",
     ],
 )
 def test_a_lost_process_is_one_message_and_run_again(told, capsys):
@@ -66,9 +71,50 @@ def test_a_lost_process_is_found_behind_the_errors_of_a_library(capsys):
     assert "Traceback" not in err
 
 
-def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys):
-    assert startup.fail(ZeroDivisionError("division by zero")) == 1
-    assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+TWO = """
+import os, sys
+from mer_jax import startup
+me, wrong, code = (int(word) for word in sys.argv[2:5])
+startup.start_jax("localhost:" + sys.argv[1], 2, me, cache="")
+from mer_jax.training import mesh
+if me == wrong:
+    print("mer_jax: the disk is full", file=sys.stderr)
+    os._exit(startup.stop(code, "the disk is full"))
+mesh.barrier("never")
+"""
+
+
+@pytest.mark.parametrize(("wrong", "code"), [(0, 2), (1, 3)])
+def test_a_mistake_of_one_process_ends_all_with_its_code(wrong, code):
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = str(s.getsockname()[1])
+    begin = time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, port, str(me), str(wrong), str(code)],
+            cwd=Path(startup.__file__).parents[1], stderr=subprocess.PIPE, text=True,
+        )
+        for me in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [code, code], said
+    assert "mer_jax: the disk is full" in said[wrong]
+    assert f"mer_jax: process {wrong} of this run ended: the disk is full" in said[1 - wrong]
+    assert time.monotonic() - begin < 250  # well before the wait of four hours is over
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("division by zero"),
+        RuntimeError("NCCL operation ncclCommInitRankConfig failed: invalid usage"),  # again would end the same way
+        OSError("503 UNAVAILABLE: the bucket"),
+    ],
+)
+def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(error, capsys):
+    assert startup.fail(error) == 1
+    assert f"{type(error).__name__}: {error}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,6 +123,7 @@ def test_any_other_error_of_several_processes_is_a_bug_with_its_traceback(capsys
         ((None, None, None), None, True),
         ((None, None, None), "1", True),  # of Slurm
         ((None, None, None), "2", False),
+        (("host:1", 2, 0), "1", False),  # started by hand in an allocation of one task
         (("host:1", 1, 0), None, True),
         (("host:1", 2, 0), None, False),
     ],

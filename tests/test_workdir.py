@@ -5,6 +5,7 @@ import pytest
 from mer_jax import files
 from mer_jax.errors import UserError
 from mer_jax.settings import Settings
+from mer_jax.training import mesh
 from mer_jax.workdir import Workdir
 
 
@@ -45,6 +46,22 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         place.claim(config | {"ft": {"epochs": 5}})
     with pytest.raises(UserError, match=r"ft\.lr: None there, 1 now"):
         place.claim(config | {"ft": {"epochs": 4, "lr": 1}})
+
+
+def test_processes_on_different_data_or_configs_are_refused_at_the_first_start(tmp_path, monkeypatch):
+    """What process 0 has counts; another one, which sees no file yet, compares its own with that."""
+    place, sent = Workdir(tmp_path / "0", (0,)), []
+    monkeypatch.setattr(mesh, "agree_on_facts", lambda facts: sent.append(facts) or facts)
+    place.claim({"a": 1})
+    place.manifest(split_hash="x")
+    monkeypatch.setattr(mesh.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(mesh, "agree_on_facts", lambda _: sent.pop(0))
+    other = Workdir(tmp_path / "1", (0,))
+    with pytest.raises(UserError, match=r"another config \(a: 1 there, 2 now"):
+        other.claim({"a": 2})
+    with pytest.raises(UserError, match="other data: split_hash was x, is y"):
+        other.manifest(split_hash="y")
+    assert list((tmp_path / "1").iterdir()) == []
 
 
 def test_what_the_manifest_says_first_stays(tmp_path):

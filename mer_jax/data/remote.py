@@ -40,8 +40,11 @@ def local_copy(directory: Path) -> Path:
             with (directory / name).open("rb") as source, open(part / name, "wb") as copy:
                 shutil.copyfileobj(source, copy, 2**22)
         index_lib.check_files(part, marker)
-        if not final.is_dir():  # else another process was faster
+        try:
             os.rename(part, final)
+        except OSError:
+            if not (final / index_lib.MARKER).is_file():  # else another process was faster
+                raise
     except UserError:
         raise
     except Exception as error:  # disk, network: each client has errors of its own

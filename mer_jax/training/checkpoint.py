@@ -96,8 +96,12 @@ class Finished:
 
     def save(self, name: str, variables: Any, meta: Mapping[str, Any]) -> None:
         """Writes nested variables and JSON metadata; asynchronous."""
+        path = self.path(name)
+        refresh(self.directory)
+        if mesh.is_writer() and is_remote(path) and path.is_dir() and not _is_whole(path):
+            remove_tree(path)  # half of it, of a start that was killed while saving; elsewhere that has another name
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(variables), meta=ocp.args.JsonSave(dict(meta)))
-        self._checkpointer.save(self.path(name), args=args)
+        self._checkpointer.save(path, args=args)
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint is whole, as this process sees it."""

@@ -113,7 +113,7 @@ class FoldEngine:
       folds: the protocol.
       settings: see FoldSettings; "auto" choices are decided here (`choices`).
       previous: variables of the pre-training stage, or None.
-      decided: choices of an earlier start of the same run, which are kept.
+      decided: choices of an earlier start of the same run on such devices, which are kept.
     """
 
     def __init__(
@@ -132,7 +132,6 @@ class FoldEngine:
         self._previous = mesh.put(previous, mesh.replicated(self.mesh)) if previous is not None else None
         self._programs = self._decide(settings, decided or {})
         self.settings = self._programs.settings
-        self._compiled: set[tuple[str, int, int]] = set()  # programs that all processes have
         self._bucket, self._visit = np.zeros(settings.steps, np.int32), np.arange(settings.steps, dtype=np.int32)
         if self.buckets:
             counts = np.bincount(self.buckets.of_clip, minlength=len(self.buckets.lengths))
@@ -171,13 +170,11 @@ class FoldEngine:
         run = self._programs.chunk
         if self.settings.chunk_mode == "scan":
             states, metrics = run(states, masks, keys, self.store, np.int32(step), np.int32(step), steps, 0)
-            self._meet("chunk", steps, 0)
             return states, [metrics]
         collected = []
         for s in range(step, step + steps):
             bucket = int(self._bucket[s])
             states, metrics = run(states, masks, keys, self.store, np.int32(s), self._visit[s], 1, bucket)
-            self._meet("chunk", 1, bucket)
             collected.append(metrics)
         return states, collected
 
@@ -192,16 +189,8 @@ class FoldEngine:
           {"probabilities": [W, M, C], "measures": {name: [W, M]}} on the host.
         """
         placed = mesh.put(clips, mesh.split(self.mesh))
-        outputs = self._programs.evaluate(variables, placed, self.store, bucket)
-        self._meet("evaluate", placed.shape[1], bucket)
-        found: dict[str, Any] = mesh.fetch(outputs)
+        found: dict[str, Any] = mesh.fetch(self._programs.evaluate(variables, placed, self.store, bucket))
         return found
-
-    def _meet(self, *program: Any) -> None:
-        """After the first call of a program, which compiles it: results are exchanged once all processes have it."""
-        if program not in self._compiled:
-            self._compiled.add(program)
-            mesh.barrier("folds")
 
     def lower(self) -> Any:
         """The largest step of a wave, lowered; what its compiler says is of one device."""
@@ -228,6 +217,9 @@ class FoldEngine:
         if settings.folds_per_device == 0:
             count = decided.get("folds_per_device") or (1 if cpu else int(mesh.agree(self._fitting_folds(settings))))
             settings = dataclasses.replace(settings, folds_per_device=count)
+        # a run that has moved to more devices, or asks for more folds than there are, would train padding
+        most = -(-len(self.folds.names) // self.mesh.size)
+        settings = dataclasses.replace(settings, folds_per_device=min(settings.folds_per_device, most))
         if settings.fold_mode == "auto":
             if "fold_mode" in decided:
                 mode = decided["fold_mode"]

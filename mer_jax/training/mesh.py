@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -9,31 +10,36 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils, multihost_utils
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
 
 DATA, FOLD = "data", "fold"
 SMALL = 2**12  # entries; a smaller leaf costs more to collect than to keep everywhere
+_A_YEAR = 365 * 24 * 3600 * 1000  # ms
 _WAIT_SECONDS = 4 * 3600  # for a process that is late; one that is lost ends the wait much earlier (heartbeats)
 
 
 def make_mesh(axis: str) -> Mesh:
     """A one-dimensional mesh over all devices. Axes are Auto: Linen's partitioning needs them so.
 
-    The devices of one slice are neighbours, slices follow each other: sums between slices cross their slower network
-    once, and folds never do.
+    Slice after slice, and in a slice process after process: sums between slices cross their slower network once, folds
+    never do, and row n of a global batch is slot n of the stream on any number of processes. (jax.make_mesh follows the
+    wires of a slice and mixes the processes; sums over all devices do not depend on the order.)
     """
     return mesh_of(jax.devices(), axis)
 
 
 def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
     """`make_mesh` over some devices, described ones included (`training.compile`)."""
-    slices = len({getattr(d, "slice_index", 0) for d in devices})
-    if slices == 1:
-        return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
-    ordered = mesh_utils.create_hybrid_device_mesh((len(devices) // slices,), (slices,), devices)
-    return Mesh(ordered, (axis,), axis_types=(AxisType.Auto,))
+    ordered = sorted(devices, key=lambda d: (getattr(d, "slice_index", 0), d.process_index, d.id))
+    return Mesh(np.array(ordered), (axis,), axis_types=(AxisType.Auto,))
+
+
+def devices() -> str:
+    """How many of which kind there are: "8 x cpu"."""
+    kinds = sorted({d.device_kind for d in jax.devices()})
+    return f"{jax.device_count()} x {', '.join(kinds)}"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -108,12 +114,20 @@ def agree(value: float) -> float:
     return float(agree_on(np.float64(value)))
 
 
-def agree_on(values: np.ndarray | np.generic) -> np.ndarray:
-    """The first process's array, on all processes; all give the same shape and type."""
+def agree_on(values: Any) -> Any:
+    """The first process's arrays (a tree), on all processes; all give the same shapes and types."""
+    if jax.process_count() > 1 and jax.tree.leaves(values):
+        barrier("agree")
+        values = multihost_utils.broadcast_one_to_all(values)
+    return jax.tree.map(np.asarray, values)
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """The sum of what the processes hold, on all of them."""
     if jax.process_count() == 1:
-        return np.asarray(values)
-    barrier("agree")
-    return np.asarray(multihost_utils.broadcast_one_to_all(values))
+        return values
+    barrier("sum")
+    return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
 
 
 def agree_on_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +135,7 @@ def agree_on_facts(facts: dict[str, Any]) -> dict[str, Any]:
     if jax.process_count() == 1:
         return facts
     own = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    text = np.zeros(int(agree(len(own))), np.uint8)
+    text = np.zeros(int(agree_on(np.int32(len(own)))), np.uint8)
     if is_writer():
         text[:] = own
     agreed: dict[str, Any] = json.loads(agree_on(text).tobytes())
@@ -161,23 +175,56 @@ def barrier(name: str) -> None:
         multihost.get_barrier_sync_fn()(key=f"mer_jax_{name}", timeout_ms=_WAIT_SECONDS * 1000)
 
 
+def tell(name: str, text: str) -> None:
+    """Leaves a text for `hear`; of several under one name the first counts."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # there is one already, or process 0 is gone
+        _service().key_value_set(f"mer_jax_{name}", text)
+
+
+def hear(name: str) -> str:
+    """Waits for what a process tells under a name.
+
+    Raises:
+      jax.errors.JaxRuntimeError: this process leaves, or process 0 is gone.
+    """
+    return str(_service().blocking_key_value_get(f"mer_jax_{name}", _A_YEAR))
+
+
+def _service() -> Any:
+    """The service of jax.distributed, which keeps small values by name; jax has no public way to it."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
 class Together:
-    """A jitted function that holds collectives: all processes have compiled it before one of them runs it (`barrier`).
+    """A jitted function that all processes have compiled before one of them goes on (`barrier`).
 
     Args:
-      function: of jax.jit; called with arguments of the same shapes each time (others raise a TypeError).
+      function: of jax.jit; the shapes of its arguments are functions of the static ones.
+      static: positions of its static arguments.
+      collectives: whether it holds any. Then all compile it before one runs it; else they meet after their first call,
+        since what it gives is exchanged later.
     """
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
-        self._compiled: Any = None
+    def __init__(self, function: Any, static: tuple[int, ...] = (), collectives: bool = True) -> None:
+        self._function, self._static, self._collectives = function, static, collectives
+        self._known: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs the function."""
-        if self._compiled is None:
-            self._compiled = self._function.lower(*arguments).compile()
+        key = tuple(arguments[i] for i in self._static)
+        first = key not in self._known
+        if not self._collectives:
+            results = self._function(*arguments)
+            if first:
+                self._known[key] = self._function
+                barrier("compiled")
+            return results
+        if first:
+            self._known[key] = self._function.lower(*arguments).compile()
             barrier("compiled")
-        return self._compiled(*arguments)
+        return self._known[key](*(a for i, a in enumerate(arguments) if i not in self._static))
 
     def lower(self, *arguments: Any) -> Any:
         """As that of the function."""

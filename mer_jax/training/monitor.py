@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from mer_jax.files import is_remote
 
 _LOG = "log.jsonl"
 _UPLOAD_SECONDS = 60.0
+_FLUSH_SECONDS = 10.0
 
 
 class Monitor:
@@ -33,7 +35,8 @@ class Monitor:
         self._log = None
         self._remote: Path | None = workdir if is_remote(workdir) else None
         if writer:
-            from tensorboardX import SummaryWriter  # only a writing process needs it
+            # Only a writing process needs it. Not SummaryWriter: its thread dies of a full disk, and it waits for ever.
+            from tensorboardX.event_file_writer import EventsWriter
 
             folder = Path(tempfile.mkdtemp(prefix="mer_jax_log_")) if self._remote else workdir
             path = self._path = folder / _LOG
@@ -41,8 +44,8 @@ class Monitor:
                 path.write_bytes((self._remote / _LOG).read_bytes())
             self._log = open(path, "a", encoding="utf-8")  # noqa: SIM115
             self._log.truncate(path.read_bytes().rfind(b"\n") + 1)  # a killed run's last line may be half a line
-            self._board = SummaryWriter(str(folder), max_queue=100)
-        self._printed = self._uploaded = 0.0
+            self._events = EventsWriter(str(folder / "events"))
+        self._printed = self._uploaded = self._flushed = 0.0
 
     def look(self, stage: str, seed: int, step: int, metrics: Mapping[str, float], **where: Any) -> None:
         """Records the metrics of a look; `where` adds fields such as the fold."""
@@ -52,8 +55,7 @@ class Monitor:
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
         prefix = "/".join([stage, f"seed{seed}", *map(str, where.values())])
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{prefix}/{name}", value, step)
+        self._event(step, {f"{prefix}/{name}": float(value) for name, value in metrics.items()})
         if self._remote and time.monotonic() - self._uploaded >= _UPLOAD_SECONDS:
             self._upload()
 
@@ -72,13 +74,28 @@ class Monitor:
         """Flushes and closes the files."""
         if self._log is not None:
             self._log.close()
-            self._board.close()
             if self._remote:
                 self._upload()
+            self._events.close()
+            if self._remote:
                 shutil.rmtree(self._path.parent, ignore_errors=True)
+
+    def _event(self, step: int, scalars: Mapping[str, float]) -> None:
+        """For TensorBoard."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self._events.flush()
+            assert self._log is not None
+            os.fsync(self._log.fileno())  # a mounted bucket gets what is flushed to disk, or closed
+            self._flushed = time.monotonic()
 
     def _upload(self) -> None:
         assert self._remote is not None
+        self._events.flush()
         for file in self._path.parent.iterdir():
             (self._remote / file.name).write_bytes(file.read_bytes())
         self._uploaded = time.monotonic()

@@ -114,7 +114,7 @@ class PretrainEngine:
 
     def init(self, batch: dict[str, np.ndarray], constants: Any) -> TrainState:
         """A fresh state for batches like this one, around the fitted collection "constants" (empty: none)."""
-        one = jax.tree.map(lambda x: x[:1], batch)
+        one = jax.tree.map(lambda x: np.zeros_like(x[:1]), batch)  # for shapes; the same on all processes
         self._lay_out(one, constants)
         return self._init(one, constants)
 
@@ -194,7 +194,8 @@ def pretrain(
     settings = engine.settings
     start = rolling.latest() or 0
     arrays = rolling.restore(start)[0] if start else {}
-    fitted = nest(arrays).get("collections", {}).get("constants", {}) if start else constants()
+    # fitted by every process, but rounding may differ between machines: those of the first one count
+    fitted = nest(arrays).get("collections", {}).get("constants", {}) if start else mesh.agree_on(constants())
     state = engine.init(stream(0), fitted)
     if start:
         state = mesh.put(unflatten(jax.eval_shape(lambda: state), arrays), engine.layout)

@@ -97,7 +97,8 @@ class Programs:
             split = (True, True, True, False, False, False)
             return mesh.per_device(run, self.mesh, split)(states, masks, keys, store, step, visit)
 
-        return jax.jit(chunk, static_argnums=(6, 7), donate_argnums=0)
+        static = (6, 7)
+        return mesh.Together(jax.jit(chunk, static_argnums=static, donate_argnums=0), static, collectives=False)
 
     def _fold_step(
         self, state: TrainState, mask: Any, key_data: Any, store: Any, step: Any, visit: Any, bucket: int
@@ -141,7 +142,7 @@ class Programs:
 
             return mesh.per_device(local, self.mesh, (True, True, False))(variables, clips, store)
 
-        return jax.jit(evaluate, static_argnums=3)
+        return mesh.Together(jax.jit(evaluate, static_argnums=3), (3,), collectives=False)
 
     @functools.cached_property
     def pick(self) -> Any:

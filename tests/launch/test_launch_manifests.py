@@ -146,7 +146,8 @@ def test_the_skypilot_task_has_the_documented_fields():
     assert problems(task, SKYPILOT, "task") == []
     assert problems({**task, "resource": {}}, SKYPILOT, "task") == ["task.resource is unknown"]
     assert MAIN in task["run"]
-    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75, 134]
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75, 134, 137]
+    assert "max_restarts_on_errors" not in task["resources"]["job_recovery"]  # it would repeat mistakes, too
     given = {name for name, value in task["envs"].items() if value is None}  # sky asks for these
     assert given == {"MER_JAX_CONFIG", "MER_JAX_WORKDIR", "MER_JAX_BUCKET", "MER_JAX_COMMIT"}
     (mount,) = task["file_mounts"].values()

@@ -170,15 +170,21 @@ GCLOUD = """
 here=$(dirname "$0")
 next() { head -n 1 "$here/$1"; tail -n +2 "$here/$1" > "$here/$1.rest"; mv "$here/$1.rest" "$here/$1"; }
 case "$*" in
-  *"queued-resources describe"*) state=$(next states); [ "$state" != NONE ] || exit 1; echo "$state" ;;
+  *"queued-resources describe"*)
+    state=$(next states)
+    [ "$state" != NONE ] || { echo "ERROR: NOT_FOUND: no such resource" >&2; exit 1; }
+    [ "$state" != BROKEN ] || { echo "ERROR: network is unreachable" >&2; exit 1; }
+    echo "$state" ;;
+  *"worker.sh setup"*) [ ! -s "$here/setups" ] || exit "$(next setups)" ;;
   *"worker.sh run"*) exit "$(next codes)" ;;
 esac
 """
 
 
-def until_done(folder, states, codes, **names):
+def until_done(folder, states, codes, setups=(), commit="abc", **names):
     stand_in(folder, "gcloud", GCLOUD)
-    stand_in(folder, "git", "echo abc")
+    stand_in(folder, "git", f"echo {commit}")
+    (folder / "setups").write_text("".join(f"{code}\n" for code in setups))
     (folder / "states").write_text("\n".join([*states, ""]))
     (folder / "codes").write_text("\n".join([*map(str, codes), ""]))
     names = {**NAMES, "MER_JAX_POLL": "0", "MER_JAX_RETRIES": "4", **names}
@@ -201,6 +207,29 @@ def test_a_preempted_slice_is_asked_for_again_and_the_run_goes_on_in_its_workdir
     runs = {call for call in calls(tmp_path, "gcloud") if "worker.sh run" in call}
     assert len(runs) == 1  # the same words each time
     assert f"MER_JAX_WORKDIR={NAMES['MER_JAX_WORKDIR']}" in runs.pop()
+
+
+@pytest.mark.parametrize("state", ["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "BROKEN"])
+def test_a_request_that_waits_keeps_its_place(state, tmp_path):
+    """Also where nobody can say: it is not taken for one that is gone."""
+    done, found = until_done(tmp_path, [state, state, "ACTIVE"], [127, 0])
+    assert (done.returncode, found) == (0, ["run", "setup", "run", "delete"]), done.stderr
+
+
+def test_a_setup_that_failed_is_done_again_before_anything_runs(tmp_path):
+    done, found = until_done(tmp_path, ["NONE", "ACTIVE", "ACTIVE"], [127, 0], setups=[1, 0])
+    assert (done.returncode, found) == (0, ["create", "setup", "run", "setup", "run", "delete"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [({"MER_JAX_BUCKET": ""}, "MER_JAX_BUCKET is not set"), ({"MER_JAX_WORKDIR": "/home/a"}, "expected a folder below"),
+     ({"commit": "abc-dirty"}, "there are uncommitted changes")],
+)  # fmt: skip
+def test_what_is_missing_is_told_before_anything_is_asked_for(names, told, tmp_path):
+    done, found = until_done(tmp_path, ["NONE", "ACTIVE"], [0], **names)
+    assert (done.returncode, found) == (2, [])
+    assert told in done.stderr
 
 
 @pytest.mark.parametrize("code", [2, 3])
@@ -236,6 +265,8 @@ def copied(folder):
     for name in ("worker.sh", "common.sh"):
         (folder / "launch" / name).write_text((LAUNCH / name).read_text())
     (folder / "COMMIT").write_text("abc\n")
+    (folder / "ready").touch()
+    stand_in(folder.parent, "mountpoint", "[ -f unmounted ] && exit 1 || exit 0")
     return folder / "launch" / "worker.sh"
 
 
@@ -250,6 +281,17 @@ def test_a_worker_runs_detached_waits_and_tells_how_it_ended(tmp_path):
     stand_in(tmp_path, "python", "exit 0")
     assert launch(str(worker), "run", **names).returncode == 0  # again: goes on, in the same log
     assert (tmp_path / "home" / "run.log").read_text().splitlines() == ["commit abc", "mer_jax: saved"]
+
+
+def test_a_worker_that_is_not_set_up_or_has_lost_its_mount_runs_nothing(tmp_path):
+    worker, names = copied(tmp_path / "home"), {**NAMES, "MER_JAX_POLL": "0.05", **first_in_path(tmp_path)}
+    stand_in(tmp_path, "python", "exit 0")
+    (tmp_path / "home" / "unmounted").touch()
+    assert launch(str(worker), "run", **names).returncode == 127
+    (tmp_path / "home" / "unmounted").unlink()
+    (tmp_path / "home" / "ready").unlink()
+    assert launch(str(worker), "run", **names).returncode == 127
+    assert calls(tmp_path, "python") == []
 
 
 def test_a_lost_connection_leaves_the_run_and_stop_saves_it(tmp_path):

@@ -40,7 +40,7 @@ def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path):
 
     with full_disk(20_000), pytest.raises(Exception, match="File too large") as caught:
         save()
-    assert "what was saved before is whole" in files.storage_error(caught.value)
+    assert "what was saved before is whole" in str(files.storage_error(caught.value))
     again = checkpoint.Rolling(tmp_path)  # the next start
     assert again.latest() == 1
     arrays, meta = again.restore(1)
@@ -65,13 +65,37 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
+def test_events_that_do_not_fit_are_an_error_and_not_a_wait(tmp_path):
+    monitor = Monitor(tmp_path)
+    monitor._log.close()
+    monitor._log = open(os.devnull, "a")  # noqa: SIM115  a line of the log may still fit
+    monitor._flushed = np.inf
+    metrics = {f"a term with a long name {i}": 1.0 for i in range(50)}
+
+    def look_often():
+        for step in range(1000):  # more than any queue holds
+            monitor.look("pretrain", 0, step, metrics)
+
+    with full_disk(20_000), pytest.raises(OSError, match="File too large") as caught:
+        look_often()
+    assert files.storage_error(caught.value)
+
+
 def test_a_full_or_read_only_disk_is_told_in_one_message():
+    def told(error):
+        found = files.storage_error(error)
+        return str(found), found.exit_code
+
+    whole = "what was saved before is whole."
+    room = f"{whole} Make room, or the file system writable, and run the same command again"
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/w/checkpoints/pretrain/4")
-    assert files.storage_error(full).startswith("/w/checkpoints/pretrain/4: No space left on device; what was saved")
+    assert told(full) == (f"/w/checkpoints/pretrain/4: No space left on device; {room}", 2)
     wrapped = RuntimeError("saving failed")
     wrapped.__cause__ = ValueError("RESOURCE_EXHAUSTED: write: Disk quota exceeded [source locations=...]")
-    assert files.storage_error(wrapped).startswith("Disk quota exceeded; what was saved before is whole. Make room")
-    assert files.storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS))).startswith("Read-only file system; ")
+    assert told(wrapped) == (f"Disk quota exceeded; {room}", 2)
+    assert told(OSError(errno.EROFS, os.strerror(errno.EROFS))) == (f"Read-only file system; {room}", 2)
+    stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/w/config.json")  # of a network: it may be there again
+    assert told(stale) == (f"/w/config.json: Stale file handle; {whole} Run the same command again", 75)
     for other in (OSError(errno.ENOENT, "No such file or directory"), ValueError("shapes differ"), FileNotFoundError()):
         assert files.storage_error(other) is None
 

@@ -85,14 +85,25 @@ def engine(empty=False, **changes):
 
 
 def test_statistics_come_from_the_training_clips_of_the_fold():
-    made = engine(folds_per_device=4, fold_mode="loop")
-    found = made.init(*made.inputs(("a", "b", "c"))).collections["constants"]["statistics"]["mean"]
+    made = engine(folds_per_device=2, fold_mode="loop")
+    waves = [made.init(*made.inputs(names)) for names in (("a", "b"), ("c",))]
+    found = np.concatenate([wave.collections["constants"]["statistics"]["mean"] for wave in waves])
+    assert len(found) == 4
     clips = store()
     brightness = np.split(clips.frames.reshape(len(clips.frames), -1).mean(1) / 255.0, clips.start[1:])
     for fold, value in enumerate(np.asarray(found)[:3]):
         expected = np.concatenate([b for b, p in zip(brightness, PERSON, strict=True) if p != fold]).mean()
         np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.isfinite(found).all()  # padded folds too
+
+
+def test_no_device_gets_more_folds_than_its_share():
+    """As in a run that goes on with more devices than those whose memory it was packed for."""
+    assert engine(folds_per_device=50, fold_mode="loop").wave_size == 3
+    decided = {"folds_per_device": 50, "fold_mode": "vmap"}
+    settings = folds.FoldSettings(steps=12, steps_per_epoch=4, batch=3, chunk_steps=4, save_every=4, evaluate_every=4)
+    made = folds.FoldEngine(System(), store(), protocol(), settings, decided=decided)
+    assert (made.wave_size, made.choices["fold_mode"]) == (3, "vmap")
 
 
 def test_a_fold_without_clips_in_the_bucket_stays_as_it_is():

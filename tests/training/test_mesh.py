@@ -38,6 +38,28 @@ def test_a_program_is_compiled_then_waited_for_then_run(monkeypatch):
     assert order == ["compile", "compiled", "run", "run"]
 
 
+def test_a_program_without_collectives_is_run_then_waited_for_once_for_each_static_argument(monkeypatch):
+    order = []
+
+    def function(x, n, steps):
+        order.append("traced")
+        return x * n + steps
+
+    monkeypatch.setattr(mesh, "barrier", order.append)
+    together = mesh.Together(jax.jit(function, static_argnums=2), static=(2,), collectives=False)
+    assert float(together(np.float32(3), np.int32(2), 1)) == 7
+    assert float(together(np.float32(4), np.int32(3), 1)) == 13
+    assert order == ["traced", "compiled"]
+    assert float(together(np.float32(4), np.int32(3), 5)) == 17
+    assert order == ["traced", "compiled"] * 2
+
+
+def test_static_arguments_choose_among_compiled_programs(monkeypatch):
+    monkeypatch.setattr(mesh, "barrier", lambda _: None)
+    together = mesh.Together(jax.jit(lambda x, steps: x + steps, static_argnums=1), static=(1,))
+    assert [float(together(np.float32(1), steps)) for steps in (1, 5, 1)] == [2, 6, 2]
+
+
 def test_numbers_are_agreed_on_once_all_have_arrived(monkeypatch):
     order = []
     monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
@@ -53,7 +75,7 @@ def test_facts_are_those_of_the_first_process(monkeypatch):
 
     def broadcast(values):  # as the first process would answer
         sent.append(np.array(values))
-        return np.float64(len(first)) if values.ndim == 0 else np.frombuffer(first, np.uint8)
+        return np.int32(len(first)) if values.ndim == 0 else np.frombuffer(first, np.uint8)
 
     monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
     monkeypatch.setattr(mesh.jax, "process_index", lambda: 1)

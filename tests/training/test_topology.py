@@ -73,13 +73,14 @@ class Chip:
 
 
 @pytest.mark.parametrize("axis", [mesh.DATA, mesh.FOLD])
-def test_slices_follow_each_other_on_the_axis(axis):
-    """Whatever order the devices come in: sums within a slice are between neighbours."""
-    chips = [Chip(i, i % 2) for i in range(8)]
+def test_slices_and_processes_follow_each_other_on_the_axis(axis):
+    """Whatever order the devices come in: slot n of the stream is row n of the global batch."""
+    chips = [Chip(i, slice_index=i % 2, process_index=2 * (i % 2) + (i // 2) % 2) for i in range(16)]
     over = mesh.mesh_of(chips, axis)
     assert over.axis_names == (axis,)
-    assert [chip.slice_index for chip in over.devices] == [0] * 4 + [1] * 4
-    assert sorted(chip.id for chip in over.devices) == list(range(8))
+    assert [chip.slice_index for chip in over.devices] == [0] * 8 + [1] * 8
+    assert [chip.process_index for chip in over.devices] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert sorted(chip.id for chip in over.devices) == list(range(16))
 
 
 def test_an_unknown_version_is_refused():
