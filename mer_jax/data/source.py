@@ -6,7 +6,7 @@ import collections
 import difflib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,32 +136,36 @@ class _StoredPart:
 
     def read(self, i: int) -> Content:
         with self._lock:
+            if self._records is None:
+                self._records = self._named(i, lambda: open_records(self._directory))
             if i in self._cache:
                 self._cache.move_to_end(i)
                 return self._cache[i]
-            content = self._load(i)
+        content = self._load(i)  # without the lock: threads read side by side
+        with self._lock:
             self._cache[i] = content
             if len(self._cache) > _CACHED_CLIPS:
                 self._cache.popitem(last=False)
             return content
 
     def _load(self, i: int) -> Content:
+        record = self._named(i, lambda: self._records[i])
         name = str(self.index.table["clip"][i])
-        try:
-            if self._records is None:
-                self._records = open_records(self._directory)
-            record = self._records[i]
-        except Exception as error:  # the reader raises whatever its C++ side calls the damage
-            raise UserError(
-                f"{self.where}: clip {name} cannot be read ({' '.join(str(error).split())[:200]}); "
-                "delete the directory and build the dataset again"
-            ) from error
         if record["clip"].decode() != name:
             raise UserError(
                 f"{self.where}: record {i} holds {record['clip'].decode()}, the index says {name}; "
                 "delete the directory and build the dataset again"
             )
         return list(record["frames"]), np.asarray(record["landmarks"], np.float32)
+
+    def _named(self, i: int, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Exception as error:  # the reader raises whatever its C++ side calls the damage
+            raise UserError(
+                f"{self.where}: clip {self.index.table['clip'][i]} cannot be read "
+                f"({' '.join(str(error).split())[:200]}); delete the directory and build the dataset again"
+            ) from error
 
 
 def open_records(directory: Path) -> Any:

@@ -7,7 +7,7 @@ Parts, each measurement in a process of its own:
   protocol  all folds over 1, 2, 4 and 8 devices (on CPU; else the devices there are) against folds times one fold
   pipeline  pairs a second of the input pipeline alone, by threads
 
-Everything is printed and, with --json FILE, kept together with a description of the machine. Data are noise: nothing
+Everything is printed, and kept in --json (benchmarks.json) with a description of the machine. Data are noise: nothing
 has to be built. More on single parts: bench_engine (fold modes), bench_stream (16,000 clips from disk), bench_mol,
 bench_akmnet, bench_atnet, bench_ststnet, bench_tvl1.
 """
@@ -152,7 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=8, help="folds of `protocol`")
     parser.add_argument("--devices", type=numbers, default=(1, 2, 4, 8), help="devices of `protocol` on CPU")
     parser.add_argument("--threads", type=numbers, default=(0, 1, 2), help="threads of `pipeline`")
-    parser.add_argument("--json", default="", help="file that keeps everything")
+    parser.add_argument("--json", default="benchmarks.json", help="file that keeps everything")
     return parser.parse_args()
 
 
@@ -163,8 +163,11 @@ def main() -> None:
     for part in options.parts:
         for line in {"step": suite.steps, "protocol": suite.protocol, "pipeline": suite.pipeline}[part]():
             print(line, flush=True)
-        if options.json:  # after each part: what is measured is kept, whatever comes next
-            Path(options.json).write_text(json.dumps(suite.found, indent=1) + "\n")
+        # after each part: what is measured is kept, whatever comes next
+        Path(options.json).write_text(json.dumps(suite.found, indent=1) + "\n")
+    measured = [line for lines in suite.found.values() if isinstance(lines, list) for line in lines]
+    if any("failed" in line for line in [*measured, *suite.found["ceilings"].values()]):
+        sys.exit("some measurements failed; the reasons are above")
 
 
 if __name__ == "__main__":

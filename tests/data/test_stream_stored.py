@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mer_jax.data import source
 from mer_jax.data.pairs import PairSettings
 from mer_jax.data.source import open_dataset
 from mer_jax.data.stream import PairStream
@@ -47,6 +51,24 @@ def test_batches_do_not_depend_on_workers_or_processes(data: Path):
     for first, second, whole in zip(*halves, expected, strict=True):
         assert not set(first["example"]) & set(second["example"])
         assert all(np.array_equal(np.concatenate([first[name], second[name]]), whole[name]) for name in whole)
+
+
+def test_threads_read_side_by_side(data: Path, monkeypatch: pytest.MonkeyPatch):
+    both = threading.Barrier(2, timeout=60)  # nobody leaves before two are reading
+    records = source.open_records
+
+    class Slow:
+        def __init__(self, directory: Path) -> None:
+            self._records = records(directory)
+
+        def __getitem__(self, i: int) -> Any:
+            both.wait()
+            return self._records[i]
+
+    monkeypatch.setattr(source, "open_records", Slow)
+    clips = source.open_dataset(NAME, data)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(list(pool.map(clips.encoded, (0, 1))))
 
 
 @pytest.fixture
