@@ -4,9 +4,9 @@
 
 The whole job runs (pre-training, all folds, report), by launch/local_multiprocess.sh on forced CPU devices, twice:
   sgd    20 steps of pre-training, about 20 of every fold; printed for each of them: the largest difference of a leaf,
-         as a share of the largest entry of that leaf, and how many leaves are within 1e-4. It is rounding (sums are
-         taken in another order, cores are shared otherwise), until a ReLU or a maximum falls the other way: from there
-         on a fold goes its own way, faster with a larger rate
+         as a share of the largest entry of that leaf, and how many leaves are within 1e-4. A device computes with one
+         thread here: else sums are cut by the cores that a process finds, which rounds otherwise in each layout, and
+         where a ReLU or a maximum falls the other way for it a fold goes its own way
   adamw  the config as it is. AdamW turns rounding into differences of the size of its steps, so what must agree are
          distributions: of the losses and scores over seeds, one row a layout; below, the distance between the layouts
          at the same seed beside that between seeds
@@ -39,13 +39,16 @@ SGD = (  # plain: momentum and decay (added to the gradient) at these rates woul
 )  # fmt: skip
 
 
-def train(workdir: Path, config: str, processes: int, devices: int, flags: tuple[str, ...]) -> Path:
-    """Runs the job to its end."""
+def train(
+    workdir: Path, config: str, processes: int, devices: int, flags: tuple[str, ...], threads: bool = True
+) -> Path:
+    """Runs the job to its end; a device computes with several threads, or one."""
     python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     words = [f"--cpu_devices={devices}", f"--compilation_cache={workdir.parent / 'cache'}", *flags]
     environment = {
         **os.environ, "PATH": python, "MER_JAX_CONFIG": config, "MER_JAX_WORKDIR": str(workdir),
         "MER_JAX_PROCESSES": str(processes), "MER_JAX_FLAGS": " ".join(words),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={str(threads).lower()}".strip(),
     }  # fmt: skip
     script = ["bash", str(ROOT / "launch" / "local_multiprocess.sh")]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
@@ -124,13 +127,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
 
-        def both(name: str, *flags: str) -> list[Path]:
+        def both(name: str, *flags: str, threads: bool = True) -> list[Path]:
             return [
-                train(place / f"{name}-{processes}x{devices}", options.config, processes, devices, flags)
+                train(place / f"{name}-{processes}x{devices}", options.config, processes, devices, flags, threads)
                 for processes, devices in LAYOUTS.values()
             ]
 
-        one, two = (leaves(workdir, None) for workdir in both("sgd", *SGD))
+        one, two = (leaves(workdir, None) for workdir in both("sgd", *SGD, threads=False))
         facts["sgd"] = differences(two, one)
         for part, said in facts["sgd"].items():
             print(
