@@ -40,7 +40,8 @@ def decode(encoded: bytes) -> np.ndarray:
         raise FrameError(f"an image of type {image.dtype}; 8 bits a channel are expected")
     if image.ndim == 2:
         return image[:, :, None]
-    return np.ascontiguousarray(image[:, :, 2::-1])
+    # not by numpy's slices: OpenCV lets other threads go on meanwhile
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
 
 
 def encode_png(frame: np.ndarray) -> bytes:
