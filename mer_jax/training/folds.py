@@ -175,7 +175,7 @@ class FoldEngine:
         run = self._programs.chunk
         if self.settings.chunk_mode == "scan":
             states, metrics = run(states, masks, keys, self.store, np.int32(step), np.int32(step), steps, 0)
-            return states, self._programs.together([metrics], 1)
+            return states, self._programs.together([metrics], steps)
         collected = []
         for s in range(step, step + steps):
             bucket = int(self._bucket[s])

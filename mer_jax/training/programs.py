@@ -146,7 +146,7 @@ class Programs:
 
     @functools.cached_property
     def together(self) -> Any:
-        """`(metrics of parts of a chunk, how many) -> metrics` side by side, whole on every device."""
+        """`(metrics of the parts of a chunk, its steps) -> metrics` side by side, whole on every device."""
 
         def together(parts: list[Any], _: int) -> Any:
             return jax.tree.map(lambda *m: jnp.concatenate(m, axis=1), *parts)

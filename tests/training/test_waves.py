@@ -59,7 +59,8 @@ def reference(tmp_path_factory):
     [
         {"folds_per_device": 5, "fold_mode": "vmap"},
         {"folds_per_device": 3, "fold_mode": "loop"},
-        {"chunk_mode": "scan"},
+        {"chunk_mode": "scan", "chunk_steps": 8, "save_every": 8, "evaluate_every": 8},  # the last chunk is shorter
+        {"chunk_steps": 8, "save_every": 8, "evaluate_every": 8},
         {"chunk_mode": "scan", "folds_per_device": 2, "fold_mode": "vmap"},
     ],
     ids=str,
