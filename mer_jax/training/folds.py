@@ -166,22 +166,25 @@ class FoldEngine:
         return self._programs.init(masks, keys, self.store, self._previous)
 
     def chunk(self, states: TrainState, masks: Any, keys: Any, step: int, steps: int) -> tuple[TrainState, Any]:
-        """`steps` training steps from `step`; donates `states`.
-
-        Returns:
-          The states, and metrics [W, steps] whole on every device: to read them waits for this chunk only, whatever has
-          been started since.
-        """
+        """`steps` training steps from `step`; donates `states`. The metrics are for `read`, when they are needed."""
         run = self._programs.chunk
         if self.settings.chunk_mode == "scan":
             states, metrics = run(states, masks, keys, self.store, np.int32(step), np.int32(step), steps, 0)
-            return states, self._programs.together([metrics], steps)
+            return states, [metrics]
         collected = []
         for s in range(step, step + steps):
             bucket = int(self._bucket[s])
             states, metrics = run(states, masks, keys, self.store, np.int32(s), self._visit[s], 1, bucket)
             collected.append(metrics)
-        return states, self._programs.together(collected, steps)
+        return states, collected
+
+    def read(self, collected: Any) -> dict[str, np.ndarray]:
+        """Metrics of a chunk on the host, [W, steps] each; waits for the chunk.
+
+        They are put side by side here and not on the devices: a program with collectives between those of the folds, which
+        run ahead, stops CPU devices for ever, since each of them takes up its programs in its own order.
+        """
+        return jax.tree.map(lambda *m: np.concatenate(m, axis=1), *mesh.fetch(collected))
 
     def predict(self, variables: Variables, clips: np.ndarray, bucket: int = 0) -> dict[str, Any]:
         """Scores clips [W, M] (int32, of one bucket; a fold with fewer clips repeats any) by the fold's own network.

@@ -145,16 +145,6 @@ class Programs:
         return mesh.Together(jax.jit(evaluate, static_argnums=3), (3,), collectives=False)
 
     @functools.cached_property
-    def together(self) -> Any:
-        """`(metrics of the parts of a chunk, its steps) -> metrics` side by side, whole on every device."""
-
-        def together(parts: list[Any], _: int) -> Any:
-            return jax.tree.map(lambda *m: jnp.concatenate(m, axis=1), *parts)
-
-        whole = mesh.replicated(self.mesh)
-        return mesh.Together(jax.jit(together, static_argnums=1, out_shardings=whole), (1,))
-
-    @functools.cached_property
     def pick(self) -> Any:
         """`(variables, place) -> variables` of one fold of the wave, whole on every device."""
 

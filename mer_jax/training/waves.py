@@ -93,7 +93,7 @@ def _train_wave(
         """Reads the metrics of the chunk before: the device already works on the next one."""
         nonlocal pending
         if pending is not None:
-            _look(engine, names, pending[0], mesh.fetch(pending[1]), monitor)
+            _look(engine, names, pending[0], engine.read(pending[1]), monitor)
             pending = None
 
     while wave.step < settings.steps:
