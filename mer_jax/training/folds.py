@@ -181,8 +181,8 @@ class FoldEngine:
     def read(self, collected: Any) -> dict[str, np.ndarray]:
         """Metrics of a chunk on the host, [W, steps] each; waits for the chunk.
 
-        They are put side by side here and not on the devices: a program with collectives between those of the folds, which
-        run ahead, stops CPU devices for ever, since each of them takes up its programs in its own order.
+        They are put side by side here and not on the devices: a program with collectives between those of the folds,
+        which run ahead, stops CPU devices for ever, since each takes up its programs in an order of its own.
         """
         return jax.tree.map(lambda *m: np.concatenate(m, axis=1), *mesh.fetch(collected))
 
