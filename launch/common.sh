@@ -27,6 +27,12 @@ need_run() {
   need MER_JAX_WORKDIR "folder of the run that every process sees; the same one again continues the run"
 }
 
+# need_shared MOUNT WHO: the folder of the run must be one that they all see.
+need_shared() {
+  [[ $MER_JAX_WORKDIR == "$1"/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
+expected a folder below $1, which every $2 sees, or gs://..."
+}
+
 # run COMMAND...: runs it; with --dry-run prints it, quoted so that it can be pasted.
 run() {
   if [ -z "$dry" ]; then

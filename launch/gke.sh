@@ -39,8 +39,7 @@ apply() {
   need MER_JAX_IMAGE "training image, built from launch/Dockerfile and pushed"
   need MER_JAX_BUCKET "bucket that every pod mounts at /mnt/mer_jax"
   need_run
-  [[ $MER_JAX_WORKDIR == /mnt/mer_jax/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
-expected a folder below /mnt/mer_jax, which every pod sees, or gs://..."
+  need_shared /mnt/mer_jax pod
   : "${MER_JAX_SERVICE_ACCOUNT:=default}" "${MER_JAX_TPU_ACCELERATOR:=tpu-v5-lite-podslice}"
   : "${MER_JAX_TPU_TOPOLOGY:=4x4}" "${MER_JAX_HOSTS:=4}" "${MER_JAX_CHIPS:=4}" "${MER_JAX_SLICES:=1}"
   local name

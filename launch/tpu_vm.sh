@@ -76,16 +76,15 @@ setup() {
 
 check_run() {
   need_run
-  [[ $MER_JAX_WORKDIR == $mount/* || $MER_JAX_WORKDIR == gs://* ]] || die "MER_JAX_WORKDIR is $MER_JAX_WORKDIR; \
-expected a folder below $mount, which every worker sees, or gs://..."
+  need_shared "$mount" worker
 }
 
 run_on_workers() {
   check_run
   local environment
-  printf -v environment 'MER_JAX_CONFIG=%q MER_JAX_WORKDIR=%q MER_JAX_FLAGS=%q MER_JAX_DATA=%q %s=%q %s=%q' \
-    "$MER_JAX_CONFIG" "$MER_JAX_WORKDIR" "${MER_JAX_FLAGS:-}" "${MER_JAX_DATA:-$mount/data}" \
-    MER_JAX_MOUNT "$mount" JAX_COMPILATION_CACHE_DIR "$mount/compiled"
+  printf -v environment 'MER_JAX_CONFIG=%q MER_JAX_WORKDIR=%q MER_JAX_FLAGS=%q MER_JAX_DATA=%q' \
+    "$MER_JAX_CONFIG" "$MER_JAX_WORKDIR" "${MER_JAX_FLAGS:-}" "${MER_JAX_DATA:-$mount/data}"
+  environment+=" MER_JAX_MOUNT=$mount JAX_COMPILATION_CACHE_DIR=$mount/compiled"
   on_all "$environment bash mer_jax/launch/worker.sh run"
 }
 

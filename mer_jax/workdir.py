@@ -62,11 +62,7 @@ class Workdir:
         """
         path = self.root / "config.json"
         plain = _jsonable(config)
-        found: dict[str, Any] = {}
-        if mesh.is_writer():
-            if not path.exists():
-                write_json(path, plain)
-            found = read_json(path)
+        found = read_json(path) if mesh.is_writer() and path.exists() else plain
         ours, theirs = _flat(plain), _flat(mesh.agree_on_facts(found))
         changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k) and k not in FREE)
         if changed:
@@ -75,6 +71,8 @@ class Workdir:
                 f"--workdir {self.root} holds a run with another config ({listed}). "
                 "Give the old values, or another --workdir"
             )
+        if mesh.is_writer() and found is plain:
+            write_json(path, plain)
 
     def manifest(self, **facts: Any) -> dict[str, Any]:
         """Adds facts to `manifest.json` and returns the whole as process 0 has it; facts already there are kept.
@@ -86,22 +84,19 @@ class Workdir:
         Raises:
           UserError: the data or the splits are not those that the run was started with.
         """
-        path = self.root / "manifest.json"
-        known: dict[str, Any] = {}
-        if mesh.is_writer():
-            known = read_json(path) if path.exists() else _environment()
+        path, facts = self.root / "manifest.json", _jsonable(facts)
+        there = read_json(path) if mesh.is_writer() and path.exists() else None
         # other hosts of a network file system may still see an older file
-        known = {**_jsonable(facts), **mesh.agree_on_facts({**_jsonable(facts), **known})}
+        known = mesh.agree_on_facts({**facts, **(_environment() if there is None else there)})
         for fact in IDENTITY:
-            if fact in facts and known[fact] != _jsonable(facts[fact]):
+            if fact in facts and known[fact] != facts[fact]:
                 raise UserError(
                     f"--workdir {self.root} holds a run on other data: {fact} was {known[fact]}, is {facts[fact]}. "
                     "Restore the data, or choose another --workdir"
                 )
-        commits = known.setdefault("commits", [])
-        if _commit() not in commits:
-            commits.append(_commit())
-        if mesh.is_writer() and (not path.exists() or read_json(path) != known):
+        commits = known.get("commits", [])
+        known["commits"] = commits if _commit() in commits else [*commits, _commit()]
+        if mesh.is_writer() and known != there:
             write_json(path, known)
         return known
 

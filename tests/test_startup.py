@@ -1,6 +1,5 @@
 """What a process says and does before and after a run; runs of several processes are in tests/launch."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -86,9 +85,7 @@ mesh.barrier("never")
 
 @pytest.mark.parametrize(("wrong", "code"), [(0, 2), (1, 3)])
 def test_a_mistake_of_one_process_ends_all_with_its_code(wrong, code):
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = str(s.getsockname()[1])
+    port = str(startup._free_port())
     begin = time.monotonic()
     processes = [
         subprocess.Popen(

@@ -56,7 +56,12 @@ class Monitor:
         self._log.flush()
         prefix = "/".join([stage, f"seed{seed}", *map(str, where.values())])
         self._event(step, {f"{prefix}/{name}": float(value) for name, value in metrics.items()})
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self._events.flush()
+            os.fsync(self._log.fileno())  # a mounted bucket gets what is flushed to disk, or closed
+            self._flushed = time.monotonic()
         if self._remote and time.monotonic() - self._uploaded >= _UPLOAD_SECONDS:
+            self._events.flush()
             self._upload()
 
     def say(self, text: str) -> None:
@@ -74,10 +79,9 @@ class Monitor:
         """Flushes and closes the files."""
         if self._log is not None:
             self._log.close()
-            if self._remote:
-                self._upload()
             self._events.close()
             if self._remote:
+                self._upload()
                 shutil.rmtree(self._path.parent, ignore_errors=True)
 
     def _event(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -87,15 +91,9 @@ class Monitor:
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-            self._events.flush()
-            assert self._log is not None
-            os.fsync(self._log.fileno())  # a mounted bucket gets what is flushed to disk, or closed
-            self._flushed = time.monotonic()
 
     def _upload(self) -> None:
         assert self._remote is not None
-        self._events.flush()
         for file in self._path.parent.iterdir():
             (self._remote / file.name).write_bytes(file.read_bytes())
         self._uploaded = time.monotonic()

@@ -17,12 +17,6 @@ from mer_jax.systems import ma2mi, miacnet
 from mer_jax.systems.base import Stage
 from mer_jax.training.state import carry_over
 
-Compiled = Callable[..., Any]
-
-
-def compiled(function: Callable, *args: Any) -> Compiled:
-    return jax.jit(function).lower(*args).compile()
-
 
 def pretext(make_settings: Callable, **pre: Any) -> Any:
     return ma2mi.build_pretext(make_settings(pre=pre))
@@ -33,7 +27,7 @@ def fresh(make_settings: Callable, make_batch: Callable) -> tuple[Any, Any]:
     """A pretext as it starts, with its variables."""
     module = pretext(make_settings)
     batch = make_batch(32, 4)
-    variables = compiled(lambda k: module.init({"params": k, "dropout": k}, batch, False), jax.random.key(0))
+    variables = jax.jit(lambda k: module.init({"params": k, "dropout": k}, batch, False))
     return module, variables(jax.random.key(0))
 
 
@@ -47,7 +41,7 @@ def trained(make_settings: Callable, make_batch: Callable, random_variables: Cal
         actions = ("own", "shuffled", "null")
         return {action: module.apply(variables, batch, False, action)["prediction"] for action in actions}
 
-    return module, variables, batch, compiled(predict, batch)
+    return module, variables, batch, jax.jit(predict)
 
 
 def test_paper_size_shapes(make_settings: Callable, shapes: Callable, make_batch: Callable) -> None:
@@ -82,7 +76,7 @@ def test_gradients_reach_both_branches_after_the_first_steps(fresh: Any, make_ba
         out, _ = module.apply({"params": params, **rest}, batch, True, mutable=["batch_stats"])
         return ma2mi.latent_mse(out, batch)[0].mean()
 
-    gradient = compiled(jax.value_and_grad(loss), variables["params"])
+    gradient = jax.jit(jax.value_and_grad(loss))
     params, losses, norms = jax.device_get(variables["params"]), [], []
     for _ in range(10):
         value, g = jax.device_get(gradient(params))
@@ -130,7 +124,7 @@ def test_shuffle_control_trains_on_foreign_actions_and_is_judged_on_its_own(
 def test_forecast_never_sees_the_future(make_settings: Callable, random_variables: Callable, trained: Any) -> None:
     _, variables, batch, _ = trained
     module = pretext(make_settings, task="forecast")
-    run = compiled(lambda b: module.apply(variables, b, False), batch)
+    run = jax.jit(lambda b: module.apply(variables, b, False))
     out, other = run(batch), run({**batch, "second": batch["second"][::-1]})
     assert np.asarray(out["prediction"]).tobytes() == np.asarray(other["prediction"]).tobytes()
     assert float(jnp.abs(out["target"] - other["target"]).max()) > 0.1

@@ -54,8 +54,7 @@ class Trainer:
     def __init__(self, stage: Stage, tx: optax.GradientTransformation) -> None:
         example = {k: v[:BATCH] for k, v in pairs(0, BATCH).items()}
         module = stage.module
-        init = jax.jit(lambda key: module.init({"params": key, "dropout": key}, example, False))
-        self.init: Any = init.lower(jax.random.key(0)).compile()
+        self.init = jax.jit(lambda key: module.init({"params": key, "dropout": key}, example, False))
         self.tx = tx
 
         @jax.jit

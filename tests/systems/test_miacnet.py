@@ -87,12 +87,10 @@ def m0(make_settings: Callable, random_variables: Callable, make_batch: Callable
     module = miacnet.build_recogniser(make_settings(), 3)
     batch = make_batch(32, 4)
     variables = random_variables(module, batch)
-    pair = {k: batch[k] for k in ("first", "second")}
-    apply = jax.jit(lambda pair: module.apply(variables, pair, False)).lower(pair)
-    compiled = apply.compile()
+    apply = jax.jit(lambda pair: module.apply(variables, pair, False))
 
     def encode(first: jax.Array, second: jax.Array) -> Any:
-        return compiled({"first": first, "second": second})
+        return apply({"first": first, "second": second})
 
     return module, variables, encode, batch
 
